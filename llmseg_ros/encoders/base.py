@@ -1,0 +1,45 @@
+"""What every text-image encoder offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EncoderUnavailable(RuntimeError):
+    """The encoder can't be used here; the message is one sentence that says what to do."""
+
+
+class ImageFeatures(NamedTuple):
+    """Image features in the joint space.
+
+    Attributes:
+        patches_hwd: (h, w, d) float32, projected patch features, NOT normalised.
+        pooled_d: (d,) float32, the global descriptor, NOT normalised.
+    """
+
+    patches_hwd: torch.Tensor
+    pooled_d: torch.Tensor
+
+
+class Encoder(Protocol):
+    """A pair of encoders that put patches and names into one joint space of width d."""
+
+    name: str
+    """Model and weights, in a few words: for reports, and as the key of caches."""
+
+    device: torch.device
+
+    def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
+        """Encode an (H, W, 3) uint8 RGB image."""
+        ...
+
+    def encode_text(self, names: Sequence[str]) -> torch.Tensor:
+        """Encode names through the text templates into (n, d) float32, rows of length 1."""
+        ...

@@ -1,0 +1,65 @@
+"""The result of segmenting one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.classes import name_key
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class of the vocabulary in one image.
+
+    Attributes:
+        id: label value, 1 or more.
+        name: class name.
+        score: how strongly the image as a whole shows the class, in [0, 1].
+        area: pixels labelled with the class.
+        box: x, y, width, height of the smallest box around them; zeros where area is 0.
+    """
+
+    id: int
+    name: str
+    score: float
+    area: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels of one image, and what led to them.
+
+    Attributes:
+        labels: (H, W) uint16; 0 background, else the id of a class.
+        confidence: (H, W) float32 in [0, 1], the probability of the label given.
+        classes: every class of the vocabulary, in its order, found or not.
+        version: of the class list the labels belong to.
+        timings_ms: wall time by stage (encode, fuse, gate, refine).
+    """
+
+    labels: NDArray[np.uint16]
+    confidence: NDArray[np.float32]
+    classes: tuple[ClassResult, ...]
+    version: int
+    timings_ms: Mapping[str, float]
+
+    @property
+    def found(self) -> tuple[ClassResult, ...]:
+        """The classes with at least one pixel, largest first."""
+        return tuple(sorted((c for c in self.classes if c.area), key=lambda c: -c.area))
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Return the (H, W) bool mask of a class.
+
+        Raises:
+            KeyError: the class is not in the list.
+        """
+        for result in self.classes:
+            if name_key(result.name) == name_key(name):
+                return self.labels == result.id
+        raise KeyError(f'{name!a} is not in the class list {[c.name for c in self.classes]}')
