@@ -1,0 +1,166 @@
+"""Labels made visible: colours, overlays, legends and contact sheets."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.classes import BACKGROUND_ID
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+Rgb = NDArray[np.uint8]
+
+LEGEND_FONT_SIZE = 16
+LEGEND_MARGIN = 10
+SWATCH = 18
+
+
+def palette(count: int) -> Rgb:
+    """Return the PASCAL VOC colour map of the ids 0 to count - 1, (count, 3) uint8.
+
+    A colour depends on the id alone: bit 3k + j of the id is bit 7 - k of channel j
+    (Everingham et al., PASCAL VOC devkit, VOClabelcolormap).
+    """
+    ids = np.arange(count, dtype=np.uint32)
+    colours = np.zeros((count, 3), np.uint8)
+    for k in range(8):
+        for j in range(3):
+            colours[:, j] |= (((ids >> (3 * k + j)) & 1) << (7 - k)).astype(np.uint8)
+    return colours
+
+
+@lru_cache(maxsize=2)
+def _colour_table(count: int) -> Rgb:
+    return palette(count)
+
+
+def colour_labels(labels: NDArray[np.integer]) -> Rgb:
+    """Return the colours of (H, W) labels, 0 to 65535, as (H, W, 3) uint8."""
+    colours: Rgb = _colour_table(256 if labels.max(initial=0) < 256 else 65536)[labels]
+    return colours
+
+
+def overlay(rgb: Rgb, labels: NDArray[np.integer], opacity: float = 0.5) -> Rgb:
+    """Lay the colours of (H, W) labels over the (H, W, 3) image and draw their contours.
+
+    The background keeps the image's own pixels. A contour is the full class colour inside
+    the region and white outside of it.
+    """
+    colours = colour_labels(labels)
+    contours = label_contours(labels)
+    labelled = labels != BACKGROUND_ID
+    result = rgb.copy()
+    result[contours] = 255
+    blended = cv2.addWeighted(rgb, 1 - opacity, colours, opacity, 0)
+    cv2.copyTo(blended, labelled.view(np.uint8), result)
+    cv2.copyTo(colours, (contours & labelled).view(np.uint8), result)
+    return result
+
+
+def label_contours(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return the (H, W) pixels with another label to the left, right, above or below."""
+    contours = np.zeros(labels.shape, np.bool_)
+    rows = labels[1:] != labels[:-1]
+    columns = labels[:, 1:] != labels[:, :-1]
+    contours[1:] |= rows
+    contours[:-1] |= rows
+    contours[:, 1:] |= columns
+    contours[:, :-1] |= columns
+    return contours
+
+
+def label_image(labels: NDArray[np.integer]) -> Image.Image:
+    """Return (H, W) labels as a picture that keeps the ids: palette, or 16 bit above 255."""
+    from PIL import Image
+
+    if labels.max(initial=0) > 255:
+        return Image.fromarray(labels.astype(np.uint16))
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette(256).ravel().tolist())
+    return image
+
+
+def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]]) -> Rgb:
+    """Return the image with a strip below it that names the colours of (id, text) entries."""
+    from PIL import Image, ImageDraw
+
+    font = _legend_font()
+    width = rgb.shape[1]
+    room = width - 2 * LEGEND_MARGIN - SWATCH
+    texts = [_fitting(text, font, room) for _, text in entries]
+    widest = max((font.getlength(text) for text in texts), default=0)
+    column = math.ceil(2 * LEGEND_MARGIN + SWATCH + widest)
+    columns = max(1, width // column)
+    row_height = SWATCH + LEGEND_MARGIN
+    rows = math.ceil(len(entries) / columns)
+    strip = Image.new('RGB', (width, rows * row_height + LEGEND_MARGIN), 'white')
+    draw = ImageDraw.Draw(strip)
+    for index, ((class_id, _), text) in enumerate(zip(entries, texts, strict=True)):
+        x = LEGEND_MARGIN + (index % columns) * column
+        y = LEGEND_MARGIN + (index // columns) * row_height
+        colour = tuple(palette(class_id + 1)[-1].tolist())
+        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=colour, outline='black')
+        position = (x + SWATCH + LEGEND_MARGIN // 2, y + SWATCH // 2)
+        draw.text(position, text, fill='black', font=font, anchor='lm')
+    return np.vstack([rgb, np.asarray(strip)])
+
+
+def contact_sheet(images: Sequence[Rgb], columns: int, tile_width: int) -> Rgb:
+    """Return the images side by side in rows, each scaled to one width, on white."""
+    tiles = [_scale_to_width(image, tile_width) for image in images]
+    rows = []
+    for start in range(0, len(tiles), columns):
+        row = tiles[start : start + columns]
+        canvas = np.full(
+            (max(tile.shape[0] for tile in row), columns * tile_width, 3), 255, np.uint8
+        )
+        for index, tile in enumerate(row):
+            left = index * tile_width
+            canvas[: tile.shape[0], left : left + tile_width] = tile
+        rows.append(canvas)
+    return np.vstack(rows)
+
+
+def _scale_to_width(rgb: Rgb, width: int) -> Rgb:
+    height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
+    shrinks = width < rgb.shape[1]
+    scaled = cv2.resize(
+        rgb, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return np.asarray(scaled, np.uint8)
+
+
+def _fitting(text: str, font: Font, width: float) -> str:
+    """Return the text on one line, without what no font can draw, cut to a width in pixels."""
+    line = ''.join(char if char.isprintable() else '\N{REPLACEMENT CHARACTER}' for char in text)
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + '…') > width:
+        line = line[:-1]
+    return line + '…'
+
+
+@lru_cache(maxsize=1)
+def _legend_font() -> Font:
+    """Return matplotlib's DejaVu Sans, which knows more scripts, else Pillow's own font."""
+    from PIL import ImageFont
+
+    matplotlib = importlib.util.find_spec('matplotlib')
+    if matplotlib and matplotlib.submodule_search_locations:
+        folder = Path(matplotlib.submodule_search_locations[0])
+        path = folder / 'mpl-data' / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
+        if path.exists():
+            return ImageFont.truetype(str(path), LEGEND_FONT_SIZE)
+    return ImageFont.load_default(LEGEND_FONT_SIZE)
