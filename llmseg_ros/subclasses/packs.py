@@ -1,0 +1,171 @@
+"""Packs: YAML files that give classes their subclasses, the curated ones and the user's own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmseg_ros.classes import clean_name, name_key
+
+MAX_FILE_BYTES = 1_000_000
+MAX_SUBCLASSES = 100  # of one class
+MAX_ALIASES = 100
+
+
+class PackError(ValueError):
+    """A pack can't be used; the message is one sentence that names the file and the place."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Subclasses by class.
+
+    Attributes:
+        path: the file.
+        origin: where the lists are from, in the file's own words; may be empty.
+        classes: subclasses by class name as the file spells it, in the file's order.
+        keys: class name as the file spells it, by the key of the name and of every alias.
+    """
+
+    path: Path
+    origin: str
+    classes: Mapping[str, tuple[str, ...]]
+    keys: Mapping[str, str]
+
+    def find(self, name: str) -> tuple[str, ...] | None:
+        """Return the subclasses of a class by its name or an alias, None where it isn't here."""
+        spelt = self.keys.get(name_key(name))
+        return None if spelt is None else self.classes[spelt]
+
+
+def load_pack(path: str | Path) -> Pack:
+    """Read a pack; the format is described in docs/subclasses.md.
+
+    Raises:
+        PackError: the file can't be read, or isn't a pack.
+    """
+    path = Path(path)
+    try:
+        return _build_pack(path, _read_yaml(path))
+    except ValueError as error:
+        raise PackError(f'subclass file {path}: {error}') from error
+
+
+def write_pack(path: str | Path, origin: str, classes: Mapping[str, Iterable[str]]) -> None:
+    """Write subclasses by class as a pack.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    data = {
+        'origin': origin,
+        'classes': {name: {'subclasses': list(names)} for name, names in classes.items()},
+    }
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=96)
+    Path(path).write_text(text, encoding='utf-8')
+
+
+@functools.cache
+def curated_packs() -> tuple[Pack, ...]:
+    """Load the packs that ship with the package, once per process."""
+    folder = Path(__file__).resolve().parents[2] / 'config' / 'subclasses'
+    return tuple(load_pack(path) for path in sorted(folder.glob('*.yaml')))
+
+
+class _Loader(yaml.BaseLoader):
+    """Read every scalar as text (a class may be called no or 1984) and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise PackError(f'{_shown(twice)} is given twice')
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        with path.open('rb') as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PackError(error.strerror or 'it does not open') from error
+    if len(content) > MAX_FILE_BYTES:
+        raise PackError(f'it is larger than {MAX_FILE_BYTES} bytes')
+    try:
+        data = yaml.load(content.decode('utf-8'), Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise PackError('it is not UTF-8 text') from error
+    except RecursionError as error:
+        raise PackError('it is nested too deeply') from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        where = f' (line {mark.line + 1})' if mark else ''
+        raise PackError(f'it is not YAML{where}') from error
+    return '' if data is None else data
+
+
+def _build_pack(path: Path, data: object) -> Pack:
+    content = _check_mapping(data, 'the file', ('origin', 'classes'))
+    origin = content.get('origin', '')
+    if not isinstance(origin, str):
+        raise PackError(f'origin is {_kind(origin)}, expected text')
+    entries = content.get('classes')
+    if not isinstance(entries, dict):
+        raise PackError(f'classes is {_kind(entries)}, expected class names with their entries')
+    classes: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, str] = {}
+    for spelt, value in entries.items():
+        name = _check_name(spelt, 'a class name')
+        entry = _check_mapping(value, f'class {name!a}', ('aliases', 'subclasses'))
+        aliases = _check_names(entry.get('aliases', []), f'{name!a}, aliases', MAX_ALIASES)
+        for alias in (name, *aliases):
+            if keys.setdefault(name_key(alias), name) != name or name in classes:
+                raise PackError(f'{alias!a} names two classes')
+        classes[name] = _check_names(
+            entry.get('subclasses'), f'{name!a}, subclasses', MAX_SUBCLASSES
+        )
+    return Pack(path, origin, classes, keys)
+
+
+def _check_mapping(value: object, what: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise PackError(f'{what} is {_kind(value)}, expected {" and ".join(allowed)}')
+    for key in value:
+        if key not in allowed:
+            raise PackError(f'{what} has {_shown(key)}, expected {" and ".join(allowed)}')
+    return value
+
+
+def _check_names(values: object, what: str, most: int) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise PackError(f'{what}: {_kind(values)}, expected a list of names')
+    if len(values) > most:
+        raise PackError(f'{what}: {len(values)} names, at most {most} are allowed')
+    return tuple(_check_name(value, what) for value in values)
+
+
+def _check_name(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise PackError(f'{what}: {_kind(value)}, expected a name')
+    try:
+        return clean_name(value)
+    except ValueError as error:
+        raise PackError(f'{what}: {error}') from error
+
+
+def _kind(value: object) -> str:
+    """Name what a value is; its content, from an untrusted file, may expand without end."""
+    if isinstance(value, str):
+        return 'text' if value else 'empty'
+    if isinstance(value, (dict, list)):
+        return 'a mapping' if isinstance(value, dict) else 'a list'
+    return 'missing'
+
+
+def _shown(key: object) -> str:
+    return ascii(key)[:40] if isinstance(key, str) else _kind(key)
