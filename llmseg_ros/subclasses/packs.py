@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from llmseg_ros.classes import clean_name, name_key
+from llmseg_ros.files import shipped_path
 
 MAX_FILE_BYTES = 1_000_000
 MAX_SUBCLASSES = 100  # of one class
@@ -73,7 +74,7 @@ def write_pack(path: str | Path, origin: str, classes: Mapping[str, Iterable[str
 @functools.cache
 def curated_packs() -> tuple[Pack, ...]:
     """Load the packs that ship with the package, once per process."""
-    folder = Path(__file__).resolve().parents[2] / 'config' / 'subclasses'
+    folder = shipped_path('config/subclasses')
     return tuple(load_pack(path) for path in sorted(folder.glob('*.yaml')))
 
 
