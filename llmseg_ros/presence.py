@@ -1,0 +1,80 @@
+"""Which classes may appear in an image: the gate between class scores and class maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmseg_ros.config import GateConfig
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_SCORES_FOR_STD = 3
+
+
+class Candidates(NamedTuple):
+    """The classes that may appear, at a fixed size so that a GPU need not be waited for.
+
+    Attributes:
+        index_k: (k,) int64 into the class list, the strongest first.
+        valid_k: (k,) bool, False where the class did not pass.
+    """
+
+    index_k: torch.Tensor
+    valid_k: torch.Tensor
+
+
+def presence_scores(
+    pooled_d: torch.Tensor,
+    descriptors_cnd: torch.Tensor,
+    members_cn: torch.Tensor,
+    config: GateConfig,
+) -> torch.Tensor:
+    """Score how strongly the image as a whole shows each class, v . t.
+
+    Args:
+        pooled_d: (d,), of length 1.
+        descriptors_cnd: (c, n, d), of length 1, the class's own name at n = 0.
+        members_cn: (c, n) bool, False where a row is padding.
+        config: evidence `superclass` is the class's own name (SimSeg), `subclasses` the best of
+            the whole set.
+
+    Returns:
+        (c,) scores in [-1, 1].
+    """
+    import torch
+
+    if config.evidence == 'superclass':
+        return descriptors_cnd[:, 0] @ pooled_d
+    return (descriptors_cnd @ pooled_d).masked_fill(~members_cn, -torch.inf).amax(dim=-1)
+
+
+def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
+    """Select the classes that may appear in an image.
+
+    Args:
+        scores_c: (c,) evidence for each class in the image as a whole; c >= 1.
+        config: `simseg` keeps the best `max_candidates` that reach mean + std of the `top_k` best
+            scores (SimSeg's published code; Sun et al. use it unchanged), and below 3 classes,
+            where a deviation says nothing, those within `margin` of the best. `share` keeps those
+            that reach `share` of the best score. `none` lets all classes compete.
+
+    Returns:
+        The candidates; `none` returns all classes, the others at most `max_candidates`.
+    """
+    import torch
+
+    if config.name == 'none':
+        order_c = scores_c.argsort(descending=True)
+        return Candidates(order_c, torch.ones_like(order_c, dtype=torch.bool))
+    count = min(config.max_candidates, len(scores_c))
+    best_k, index_k = scores_c.topk(count)
+    if config.name == 'share':
+        threshold = config.share * best_k[0]
+    elif len(scores_c) < MIN_SCORES_FOR_STD:
+        threshold = best_k[0] - config.margin
+    else:
+        top = scores_c.topk(min(config.top_k, len(scores_c))).values
+        threshold = top.mean() + top.std()
+    # Sorted, so stopping at the first below the threshold is the same as comparing each.
+    return Candidates(index_k, best_k >= threshold)

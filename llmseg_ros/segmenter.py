@@ -1,0 +1,239 @@
+"""The whole method on one image: encode, fuse, gate, refine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.background import label_logits
+from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
+from llmseg_ros.config import SegmenterConfig, load_config
+from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
+from llmseg_ros.fusion import class_maps
+from llmseg_ros.presence import presence_scores, select_candidates
+from llmseg_ros.refine import refine
+from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.subclasses.resolver import Resolver
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class VocabularyClass:
+    """A class with what describes it.
+
+    Attributes:
+        id: label value.
+        name: class name.
+        subclasses: without the name itself.
+        source: 'llm', 'store', 'pack' or 'name'.
+    """
+
+    id: int
+    name: str
+    subclasses: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A class list with its descriptors.
+
+    Attributes:
+        version: of the class list.
+        classes: in the order asked for.
+        descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
+        members_cn: (c, n) bool, False where a descriptor is padding.
+    """
+
+    version: int
+    classes: tuple[VocabularyClass, ...]
+    descriptors_cnd: torch.Tensor
+    members_cn: torch.Tensor
+
+
+class Segmenter:
+    """Segment images into any classes named; `segment` and `set_classes` are safe across threads.
+
+    Example:
+        segmenter = Segmenter.from_config('config/offline.yaml', classes=['cat', 'sofa'])
+        result = segmenter.segment(rgb)
+        result.labels, result.mask('cat')
+    """
+
+    def __init__(
+        self,
+        config: SegmenterConfig = SegmenterConfig(),  # noqa: B008, frozen
+        classes: Iterable[str] = (),
+        registry: ClassRegistry | None = None,
+    ) -> None:
+        """Load the encoder and describe the classes.
+
+        Args:
+            config: of every stage.
+            classes: names to begin with.
+            registry: to share ids and versions with a segmenter before this one.
+
+        Raises:
+            EncoderUnavailable: the encoder's packages or weights aren't here.
+        """
+        self.config = config
+        self.encoder: Encoder = create_encoder(config)
+        self._registry = ClassRegistry() if registry is None else registry
+        self._resolver = Resolver(config.subclasses)
+        self._updating = threading.Lock()
+        self.set_classes(classes)
+
+    @classmethod
+    def from_config(cls, path: str | Path, classes: Iterable[str] = ()) -> Segmenter:
+        """Build a segmenter from a configuration file.
+
+        Raises:
+            ConfigError: the file can't be used.
+            EncoderUnavailable: the encoder's packages or weights aren't here.
+        """
+        return cls(load_config(path), classes)
+
+    def set_classes(self, names: Iterable[str]) -> ClassUpdate:
+        """Describe a new class list and put it in force between two frames."""
+        with self._updating:
+            update = self._registry.update(names)
+            self.vocabulary = self._describe(update)
+            return update
+
+    def segment(self, rgb: NDArray[np.uint8]) -> Segmentation:
+        """Segment an (H, W, 3) uint8 RGB image.
+
+        Raises:
+            ValueError: the image is empty, or not (H, W, 3) uint8.
+        """
+        import torch
+
+        check_image(rgb)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            features = self.encoder.encode_image(rgb)
+        return self.segment_features(features, rgb, started)
+
+    def segment_features(
+        self, features: ImageFeatures, rgb: NDArray[np.uint8], started: float | None = None
+    ) -> Segmentation:
+        """Segment an image that is already encoded, for several settings over one encoding."""
+        import torch
+
+        vocabulary = self.vocabulary  # read once: another thread may put a new one in its place
+        clock = StageClock(started)
+        clock.lap('encode')
+        with torch.inference_mode():
+            if not vocabulary.classes:
+                return background_only(rgb, vocabulary.version, clock.timings_ms)
+            pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+            maps_hwc = class_maps(
+                torch.nn.functional.normalize(features.patches_hwd, dim=-1),
+                pooled_d,
+                vocabulary.descriptors_cnd,
+                vocabulary.members_cn,
+                self.config.fusion,
+            )
+            clock.lap('fuse')
+            scores_c = presence_scores(
+                pooled_d, vocabulary.descriptors_cnd, vocabulary.members_cn, self.config.gate
+            )
+            candidates = select_candidates(scores_c, self.config.gate)
+            maps_khw = maps_hwc[..., candidates.index_k].permute(2, 0, 1)
+            logits_khw = label_logits(maps_khw, candidates.valid_k, self.config.background)
+            clock.lap('gate')
+            best_hw, confidence_hw = refine(logits_khw, rgb, self.config.refine)
+            labels_hw = label_ids(vocabulary, candidates.index_k.cpu().numpy())[best_hw]
+        clock.lap('refine')
+        results = class_results(vocabulary, scores_c.cpu().numpy(), labels_hw)
+        return Segmentation(
+            labels_hw, confidence_hw, results, vocabulary.version, clock.timings_ms
+        )
+
+    def _describe(self, update: ClassUpdate) -> Vocabulary:
+        """Look up the subclasses of a class list and encode all names in one batch."""
+        import torch
+
+        classes = []
+        for entry in update.classes:
+            known = self._resolver.resolve(entry.name)
+            classes.append(VocabularyClass(entry.id, entry.name, known.names, known.source))
+        names = [name for item in classes for name in (item.name, *item.subclasses)]
+        counts = [1 + len(item.subclasses) for item in classes]
+        if not classes:
+            return Vocabulary(update.version, (), torch.zeros(0, 0, 0), torch.zeros(0, 0).bool())
+        descriptors = self.encoder.encode_text(names).split(counts)
+        members = [torch.ones(count, dtype=torch.bool, device=self.encoder.device) for count in counts]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return Vocabulary(
+            update.version,
+            tuple(classes),
+            pad(descriptors, batch_first=True),
+            pad(members, batch_first=True),
+        )
+
+
+class StageClock:
+    """Wall time by stage, in milliseconds."""
+
+    def __init__(self, started: float | None = None) -> None:
+        self.timings_ms: dict[str, float] = {}
+        self._last = time.perf_counter() if started is None else started
+
+    def lap(self, stage: str) -> None:
+        """End a stage that began at the last lap."""
+        now = time.perf_counter()
+        self.timings_ms[stage] = 1000 * (now - self._last)
+        self._last = now
+
+
+def check_image(rgb: NDArray[np.uint8]) -> None:
+    """Refuse what is not a non-empty (H, W, 3) uint8 image.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise ValueError(f'expected an (H, W, 3) uint8 image, got {rgb.shape} {rgb.dtype}')
+
+
+def background_only(
+    rgb: NDArray[np.uint8], version: int, timings_ms: dict[str, float]
+) -> Segmentation:
+    """Return the segmentation of an image under an empty class list."""
+    shape = rgb.shape[:2]
+    labels = np.full(shape, BACKGROUND_ID, dtype=np.uint16)
+    return Segmentation(labels, np.ones(shape, dtype=np.float32), (), version, timings_ms)
+
+
+def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return the (k + 1,) ids of background and the candidates."""
+    ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
+    return np.array(ids, dtype=np.uint16)
+
+
+def class_results(
+    vocabulary: Vocabulary, scores_c: NDArray[np.float32], labels_hw: NDArray[np.uint16]
+) -> tuple[ClassResult, ...]:
+    """Measure area and box of every class in a label image."""
+    import cv2
+
+    found = set(np.flatnonzero(np.bincount(labels_hw.ravel())).tolist())
+    results = []
+    for item, score in zip(vocabulary.classes, scores_c, strict=True):
+        area, box = 0, (0, 0, 0, 0)
+        if item.id in found:
+            mask = (labels_hw == item.id).view(np.uint8)
+            x, y, width, height = cv2.boundingRect(mask)
+            area, box = int(np.count_nonzero(mask)), (x, y, width, height)
+        results.append(ClassResult(item.id, item.name, float(np.clip(score, 0, 1)), area, box))
+    return tuple(results)
