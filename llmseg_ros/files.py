@@ -1,4 +1,4 @@
-"""Files that ship with the package, and files that appear only when they are complete."""
+"""Files that ship, files kept between runs, and files that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def shipped_path(name: str) -> Path:
         if (folder / name).exists():
             return folder / name
     raise FileNotFoundError(2, 'not found in this installation, install llmseg_ros again', name)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is kept between runs: weights, embeddings, answers.
+
+    It is $LLMSEG_CACHE, else llmseg_ros in $XDG_CACHE_HOME, else in ~/.cache.
+    """
+    if folder := os.environ.get('LLMSEG_CACHE'):
+        return Path(folder).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'llmseg_ros'
 
 
 @contextmanager

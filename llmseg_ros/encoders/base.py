@@ -22,10 +22,13 @@ class ImageFeatures(NamedTuple):
     Attributes:
         patches_hwd: (h, w, d) float32, projected patch features, NOT normalised.
         pooled_d: (d,) float32, the global descriptor, NOT normalised.
+        averaged: the patches are means of unit features over overlapping windows. Their products
+            with a descriptor are mean cosines already: do not normalise them.
     """
 
     patches_hwd: torch.Tensor
     pooled_d: torch.Tensor
+    averaged: bool = False
 
 
 class Encoder(Protocol):

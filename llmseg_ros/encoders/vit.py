@@ -1,0 +1,74 @@
+"""What the ViT image towers share: pixels in, and positions for any patch grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+def image_tensor(
+    rgb: NDArray[np.uint8],
+    size: tuple[int, int],
+    interpolation: str,
+    mean_c11: torch.Tensor,
+    std_c11: torch.Tensor,
+) -> torch.Tensor:
+    """Resize an image, with antialiasing, and normalise it.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        size: height and width wanted, in pixels.
+        interpolation: `bilinear` or `bicubic`.
+        mean_c11: (3, 1, 1) float32 on a scale of 0 to 1, on the device of the result.
+        std_c11: likewise.
+
+    Returns:
+        (3, height, width) float32.
+
+    Raises:
+        ValueError: the array is not an RGB image.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise ValueError(f'expected an (H, W, 3) uint8 image, got {rgb.dtype} {rgb.shape}')
+    # bytes are resized on the CPU whatever the device: as Pillow does it, by which the models
+    # were trained, the same everywhere, and the upload is small
+    pixels_hwc = torch.from_numpy(np.array(rgb, order='C'))
+    image_1chw = pixels_hwc.permute(2, 0, 1)[None]
+    if image_1chw.shape[2:] != size:
+        image_1chw = interpolate(image_1chw, size, mode=interpolation, antialias=True)
+    image_chw = image_1chw[0].to(mean_c11.device, non_blocking=True) / 255
+    return (image_chw - mean_c11) / std_c11
+
+
+def interpolate_positions(
+    positions_nd: torch.Tensor, grid: tuple[int, int], antialias: bool
+) -> torch.Tensor:
+    """Interpolate position embeddings, bicubic, to a patch grid; CLS keeps its own.
+
+    Args:
+        positions_nd: (1 + s*s, d), CLS first, then a square grid.
+        grid: rows and columns wanted.
+        antialias: smooth when the grid shrinks, as open_clip does.
+
+    Returns:
+        (1 + rows*columns, d).
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    side = round((len(positions_nd) - 1) ** 0.5)
+    if grid == (side, side):
+        return positions_nd
+    square_1dhw = positions_nd[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    resized_1dhw = interpolate(
+        square_1dhw, grid, mode='bicubic', align_corners=False, antialias=antialias
+    )
+    return torch.cat([positions_nd[:1], resized_1dhw[0].flatten(1).T])

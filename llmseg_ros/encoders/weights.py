@@ -1,0 +1,149 @@
+"""Weight files: where they lie, how they are read safely, and how they are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmseg_ros.encoders.base import EncoderUnavailable
+from llmseg_ros.files import cache_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SUFFIXES = ('.safetensors', '.bin', '.pt', '.pth')
+KEYS_SHOWN = 3
+
+T = TypeVar('T')
+
+_loaded: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def load_once(key: Hashable, load: Callable[[], T]) -> T:
+    """Return what is loaded under a key, loading it where nobody in this process holds it."""
+    with _loading:
+        if (loaded := _loaded.get(key)) is None:
+            loaded = load()
+            _loaded[key] = loaded
+        return loaded
+
+
+def weights_folder(encoder: str, model: str = '') -> Path:
+    """Return where downloaded weights of an encoder lie, such as a model--tag of open_clip."""
+    return cache_folder() / 'weights' / encoder / model.replace('/', '-')
+
+
+def find_weights(folder: Path) -> Path | None:
+    """Return the weight file of a folder, safetensors first, or None."""
+    for suffix in SUFFIXES:
+        for path in sorted(folder.glob(f'*{suffix}')):
+            return path
+    return None
+
+
+def absent(what: str, encoder: str) -> EncoderUnavailable:
+    """Say that weights are absent, where they are looked for, and what to do."""
+    return EncoderUnavailable(
+        f'{what} not found in {weights_folder(encoder)}: run `llmseg download --encoder {encoder}` '
+        'where there is a network, or use `encoder: imagenet`, whose weights are installed'
+    )
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; the one recorded beside it where there is one.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    recorded = checksum_file(path)
+    if recorded.is_file():
+        return recorded.read_text(encoding='ascii', errors='replace').split(' ', 1)[0].strip()
+    return compute_checksum(path)
+
+
+def checksum_file(path: Path) -> Path:
+    """Return where the checksum of a downloaded file is recorded, as sha256sum writes it."""
+    return path.with_name(f'{path.name}.sha256')
+
+
+def compute_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hex."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read a checkpoint's tensors without running code from it.
+
+    A `state_dict` entry is unwrapped and the prefix `module.` of parallel training is dropped.
+
+    Raises:
+        EncoderUnavailable: the file is absent, damaged, not a checkpoint, or has code in it.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+
+            checkpoint = load_file(path)
+        else:
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise EncoderUnavailable(f'checkpoint {path} does not exist') from error
+    except pickle.UnpicklingError as error:
+        raise EncoderUnavailable(
+            f'checkpoint {path} holds code or objects besides tensors and was not loaded: '
+            'get one from a source you trust, as .safetensors where possible'
+        ) from error
+    except Exception as error:  # every format has errors of its own
+        raise EncoderUnavailable(
+            f'checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}'
+        ) from error
+    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get('state_dict'), Mapping):
+        checkpoint = checkpoint['state_dict']
+    if not isinstance(checkpoint, Mapping) or not all(map(torch.is_tensor, checkpoint.values())):
+        raise EncoderUnavailable(f'checkpoint {path} is not a table of named tensors')
+    return {str(key).removeprefix('module.'): value for key, value in checkpoint.items()}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load tensors into a module; every one must be there and fit.
+
+    Raises:
+        EncoderUnavailable: names the keys that are missing, extra, or of another shape.
+    """
+    own = module.state_dict()
+    misfits = [
+        f'{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}'
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = {
+        'is missing': [key for key in own if key not in state],
+        'has extra': [key for key in state if key not in own],
+        'has other shapes:': misfits,
+    }
+    found = [f'{what} {some_of(keys)}' for what, keys in problems.items() if keys]
+    if found:
+        raise EncoderUnavailable(
+            f'checkpoint {path} does not fit the model, it {" and ".join(found)}'
+        )
+    module.load_state_dict(state)
+
+
+def some_of(items: list[str]) -> str:
+    """Return the first few of a list in words, and how many more there are."""
+    more = f' and {len(items) - KEYS_SHOWN} more' if len(items) > KEYS_SHOWN else ''
+    return ', '.join(items[:KEYS_SHOWN]) + more
