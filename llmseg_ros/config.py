@@ -38,8 +38,16 @@ def setting(
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    name: str = setting('imagenet', 'text-image encoder', ('imagenet',), restart=True)
+    name: str = setting(
+        'imagenet', 'text-image encoder', ('imagenet', 'open_clip', 'simseg'), restart=True
+    )
     device: str = setting('auto', 'auto, cpu, cuda, cuda:N or mps', restart=True)
+    precision: str = setting(
+        'auto',
+        'of matrix products: auto is fp32 on the CPU, bf16 or fp16 on a GPU',
+        ('auto', 'fp32', 'fp16', 'bf16'),
+        restart=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,46 @@ class ImageNetConfig:
     temperature: float = setting(
         0.03, 'softness of the match of a name to the 1000 ImageNet names', low=0.001, high=1.0
     )
+
+
+@dataclass(frozen=True)
+class OpenClipConfig:
+    model: str = setting('ViT-B-16-quickgelu', 'model name of open_clip', restart=True)
+    pretrained: str = setting('openai', 'tag of its weights, or a checkpoint file', restart=True)
+    attention: str = setting(
+        'naclip',
+        'attention of the last block',
+        ('vanilla', 'maskclip', 'sclip', 'clearclip', 'naclip'),
+    )
+    templates: str = setting(
+        'imagenet',
+        'text templates: imagenet (80), short (7), photo (1), or a file with one a line',
+        restart=True,
+    )
+    short_side: int = setting(336, 'image short side in pixels', low=16, high=2048)
+    long_side: int = setting(2048, 'limit of the image long side in pixels', low=16, high=8192)
+    windows: bool = setting(True, 'encode by sliding windows, else the whole image at once')
+    window: int = setting(224, 'window side in pixels', low=16, high=2048)
+    stride: int = setting(112, 'window stride in pixels', low=16, high=2048)
+    batch: int = setting(16, 'windows encoded at once', low=1, high=1024)
+    compile: bool = setting(False, 'compile the image tower (torch.compile)', restart=True)
+    channels_last: bool = setting(False, 'channels-last memory format', restart=True)
+
+
+@dataclass(frozen=True)
+class SimSegConfig:
+    checkpoint: str = setting(
+        '', 'checkpoint file; empty: the one in the cache folder', restart=True
+    )
+    tokenizer: str = setting(
+        '', 'folder of the BERT tokenizer; empty: the one in the cache folder', restart=True
+    )
+    templates: str = setting(
+        'imagenet',
+        'text templates: imagenet (80), short (7), photo (1), or a file with one a line',
+        restart=True,
+    )
+    input_size: int = setting(288, 'side of the square input in pixels', low=16, high=1024)
 
 
 @dataclass(frozen=True)
@@ -68,8 +116,17 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class GateConfig:
-    name: str = setting('simseg', 'which classes may appear in an image', ('simseg', 'none'))
-    top_k: int = setting(10, 'scores the threshold is made of', low=1, high=1000)
+    name: str = setting(
+        'share', 'which classes may appear in an image', ('simseg', 'share', 'none')
+    )
+    evidence: str = setting(
+        'subclasses',
+        'what stands for a class: its name, or the best of its name and subclasses',
+        ('superclass', 'subclasses'),
+    )
+    top_k: int = setting(10, 'simseg: how many scores make the threshold', low=1, high=1000)
+    margin: float = setting(0.02, 'simseg below 3 classes: distance to the best', low=0.0, high=2.0)
+    share: float = setting(0.5, 'share: least part of the best score', low=0.0, high=1.0)
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
 
 
@@ -78,17 +135,29 @@ class BackgroundConfig:
     threshold: float = setting(
         0.25, 'map value, as a share of the strongest, below which is background', low=0.0, high=1.0
     )
+    scale: float = setting(
+        10.0, 'sharpness of the label probabilities made of the maps', low=0.1, high=1000.0
+    )
 
 
 @dataclass(frozen=True)
 class RefineConfig:
-    name: str = setting('crf', 'mask refinement', ('crf', 'none'))
+    name: str = setting('crf', 'mask refinement; crf needs pydensecrf2', ('crf', 'none'))
+    short_side: int = setting(240, 'working size of the refiner in pixels', low=16, high=2048)
+    iterations: int = setting(3, 'mean-field iterations', low=1, high=50)
+    gaussian_sxy: float = setting(3.0, 'smoothness kernel width in pixels', low=0.1, high=1e3)
+    gaussian_compat: float = setting(3.0, 'smoothness weight', low=0.0, high=1e3)
+    bilateral_sxy: float = setting(40.0, 'appearance kernel width in pixels', low=0.1, high=1e3)
+    bilateral_srgb: float = setting(13.0, 'appearance kernel width in grey levels', low=0.1, high=1e3)
+    bilateral_compat: float = setting(10.0, 'appearance weight', low=0.0, high=1e3)
 
 
 @dataclass(frozen=True)
 class SegmenterConfig:
     encoder: EncoderConfig = EncoderConfig()
     imagenet: ImageNetConfig = ImageNetConfig()
+    open_clip: OpenClipConfig = OpenClipConfig()
+    simseg: SimSegConfig = SimSegConfig()
     subclasses: SubclassesConfig = SubclassesConfig()
     fusion: FusionConfig = FusionConfig()
     gate: GateConfig = GateConfig()
