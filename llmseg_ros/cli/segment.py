@@ -1,0 +1,247 @@
+"""`llmseg segment`: images in, label images, overlays and numbers out."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmseg_ros.cli.common import (
+    CommandError,
+    note,
+    parse_classes,
+    printable,
+    resolve_config,
+    track,
+    waiting,
+    write_json,
+)
+from llmseg_ros.files import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llmseg_ros.segmentation import Segmentation
+    from llmseg_ros.segmenter import Segmenter
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+
+OUTPUT_KINDS = ('labels', 'overlay')
+
+
+def segment(
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar='IMAGE', help='Image files, folders of them, or quoted globs.'),
+    ],
+    classes: Annotated[
+        str,
+        typer.Option(help='Class names separated by commas, or a text file with one a line.'),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar='DIR', help='Where label images and overlays go.')
+    ] = Path('llmseg_output'),
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar='FILE', help='Also write scores, areas, boxes and timings here.'),
+    ] = None,
+) -> None:
+    """Segment images by class names.
+
+    Writes NAME_labels.png (a palette image of class ids) and NAME_overlay.png per image.
+
+    \b
+    Example:
+      llmseg segment photos/ --classes "cat, sofa" --out result --json result.json
+    """
+    names = parse_classes(classes)
+    paths = find_images(images, out)
+    stems = [out / stem for stem in output_stems(paths)]
+    refuse_overwriting(paths, stems)
+    out.mkdir(parents=True, exist_ok=True)
+    segmenter = load_segmenter(resolve_config(config), names)
+    results: list[dict[str, Any]] = []
+    for path, stem in track(list(zip(paths, stems, strict=True)), 'segmenting'):
+        try:
+            rgb = read_image(path)
+            result = segmenter.segment(rgb)
+        except (ValueError, MemoryError) as error:
+            note(f'{path}: {error}')
+            results.append({'image': str(path), 'error': str(error)})
+            continue
+        print(f'{printable(path)}: {found_in_words(result)}', flush=True)
+        written = write_images(stem, rgb, result)
+        results.append({'image': str(path), **written, **result_as_json(result)})
+    failed = sum('error' in result for result in results)
+    if json:
+        write_json(json, {'encoder': segmenter.encoder.name, 'images': results})
+    if failed:
+        raise CommandError(f'{failed} of {len(paths)} images could not be segmented')
+
+
+def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
+    """Return the image files that files, folders and globs stand for, each once.
+
+    What lies under the output folder counts only where it is named itself. A file that does
+    not exist stays in the list: it fails when its turn comes, and the others are done.
+
+    Raises:
+        CommandError: a folder or glob has no images.
+    """
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        if os.path.isdir(argument):
+            paths = images_below(Path(argument), out)
+        elif os.path.exists(argument) or not glob.has_magic(argument):
+            paths = [Path(argument)]
+        else:
+            paths = [Path(p) for p in sorted(glob.glob(argument, recursive=True))]
+            paths = [path for path in paths if is_image_name(path)]
+        if not paths:
+            raise CommandError(f'no images in {printable(argument)}')
+        for path in paths:
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def images_below(folder: Path, out: Path) -> list[Path]:
+    """Return the image files of a folder and its subfolders, sorted, hidden ones left out."""
+    return sorted(
+        Path(parent, name)
+        for parent, folders, names in os.walk(folder)
+        for name in names
+        if is_image_name(Path(name))
+        and not any(part.startswith('.') for part in Path(parent, name).relative_to(folder).parts)
+        and not Path(parent).resolve().is_relative_to(out.resolve())
+    )
+
+
+def is_image_name(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def output_stems(paths: Sequence[Path]) -> list[Path]:
+    """Return an output path without suffix for every image, all different.
+
+    Subfolders below the images' common folder are kept. x.jpg is x; where x.png is there too,
+    the later one keeps its suffix in the name.
+    """
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    common = os.path.commonpath([path.parent for path in absolute]) if absolute else ''
+    stems: dict[Path, None] = {}  # an ordered set
+    for path in absolute:
+        relative = path.relative_to(common)
+        numbered = (relative.with_name(f'{relative.name}_{n}') for n in itertools.count(2))
+        candidates = itertools.chain([relative.with_suffix(''), relative], numbered)
+        stems[next(stem for stem in candidates if stem not in stems)] = None
+    return list(stems)
+
+
+def output_path(stem: Path, kind: str) -> Path:
+    return stem.with_name(f'{stem.name}_{kind}.png')
+
+
+def refuse_overwriting(paths: Sequence[Path], stems: Sequence[Path]) -> None:
+    """Raise CommandError where an output would take the place of an input."""
+    inputs = {os.path.realpath(path) for path in paths}
+    for path in (output_path(stem, kind) for stem in stems for kind in OUTPUT_KINDS):
+        if os.path.realpath(path) in inputs:
+            raise CommandError(f'{printable(path)} would be overwritten, choose another --out')
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image as (H, W, 3) uint8 RGB, turned upright as its EXIF says.
+
+    Raises:
+        ValueError: it does not open; the message does not repeat the path.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+    except Image.UnidentifiedImageError as error:
+        raise ValueError('this is not an image, or one of an unknown format') from error
+    except Image.DecompressionBombError as error:
+        raise ValueError('the image has too many pixels') from error
+    except OSError as error:
+        raise ValueError(f'the image does not open: {error.strerror or error}') from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise what their parsers run into
+        raise ValueError(f'the image is damaged: {error}') from error
+
+
+def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
+    """Load the model and set the classes, saying on stderr what was refused."""
+    with waiting('loading the model'):
+        from llmseg_ros.segmenter import Segmenter
+
+        segmenter = Segmenter.from_config(config)
+        update = segmenter.set_classes(names)
+    for message in update.messages:
+        note(message)
+    if not update.classes:
+        note('no class names, so everything is background')
+    return segmenter
+
+
+def found_in_words(result: Segmentation) -> str:
+    """Say which classes were found and how much of the image they cover."""
+    shares = [f'{c.name} {100 * c.area / result.labels.size:.1f} %' for c in result.found]
+    return printable(', '.join(shares)) or 'background only'
+
+
+def write_images(stem: Path, rgb: NDArray[np.uint8], result: Segmentation) -> dict[str, str]:
+    """Write the label image and the overlay; return their paths.
+
+    Raises:
+        OSError: they can't be written.
+    """
+    from PIL import Image
+
+    from llmseg_ros.visualize import add_legend, label_image, overlay
+
+    legend = [(c.id, f'{c.name} {100 * c.area / result.labels.size:.1f} %') for c in result.found]
+    pictures = (
+        label_image(result.labels),
+        Image.fromarray(add_legend(overlay(rgb, result.labels), legend)),
+    )
+    written = {}
+    for kind, picture in zip(OUTPUT_KINDS, pictures, strict=True):
+        path = output_path(stem, kind)
+        with replacing(path) as partial:
+            picture.save(partial, format='PNG')
+        written[kind] = str(path)
+    return written
+
+
+def result_as_json(result: Segmentation) -> dict[str, Any]:
+    """Return sizes, the classes found, largest first, and timings as plain values."""
+    height, width = result.labels.shape
+    return {
+        'width': width,
+        'height': height,
+        'classes': [
+            {
+                'id': c.id,
+                'name': c.name,
+                'score': round(float(c.score), 4),
+                'area': int(c.area),
+                'box': [int(value) for value in c.box],
+            }
+            for c in result.found
+        ],
+        'timings_ms': {stage: round(ms, 2) for stage, ms in result.timings_ms.items()},
+    }

@@ -1,0 +1,48 @@
+"""A ROS graph of one's own on this machine, for the demo and the benchmark."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from llmseg_ros.files import shipped_path
+
+DOMAINS = range(1, 102)  # their ports are below Linux's ephemeral ones
+FIRST_PORT, PORTS_PER_DOMAIN, FIRST_PARTICIPANT = 7400, 250, 10  # RTPS 2.2, 9.6.1
+
+
+@contextmanager
+def isolated_graph() -> Iterator[dict[str, str]]:
+    """Give the environment variables of an unused ROS domain that stays on this machine.
+
+    The shipped Fast DDS profile is among them. The domain is kept from other callers of this
+    function until the block ends.
+
+    Raises:
+        OSError: all domains are in use.
+    """
+    with ExitStack() as held:
+        yield {
+            'ROS_DOMAIN_ID': str(_hold_domain(held)),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'ROS_STATIC_PEERS': '',
+            'FASTRTPS_DEFAULT_PROFILES_FILE': str(shipped_path('config/fastdds.xml')),
+            'FASTDDS_DEFAULT_PROFILES_FILE': str(shipped_path('config/fastdds.xml')),
+        }
+
+
+def _hold_domain(held: ExitStack) -> int:
+    """Return a domain without participants; its TCP port, unused by DDS, is the lock."""
+    for domain in random.sample(DOMAINS, len(DOMAINS)):
+        port = FIRST_PORT + PORTS_PER_DOMAIN * domain
+        try:
+            with closing(socket.socket(type=socket.SOCK_DGRAM)) as participant:
+                participant.bind(('', port + FIRST_PARTICIPANT))
+            lock = held.enter_context(closing(socket.socket()))
+            lock.bind(('127.0.0.1', port))
+        except OSError:
+            continue
+        return domain
+    raise OSError(f'all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use')
