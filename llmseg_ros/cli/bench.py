@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STAGES = ('convert', 'encode', 'fuse', 'gate', 'refine', 'publish')
 MESSAGE_STAGES = ('convert', 'publish')
 SHORT_LIST = ('cat', 'cup', 'person', 'rocket', 'dog')
-LONG_LIST_PACK = 'config/subclasses/coco_things.yaml'
+LONG_LIST_PACKS = ('voc', 'coco_things')  # together the 80 things of COCO
 WARM_UP_FRAMES = 3
 
 
@@ -102,11 +102,12 @@ def bench_frames(count: int) -> list[NDArray[np.uint8]]:
 
 
 def class_lists() -> tuple[list[str], list[str]]:
-    """Return 5 class names, and the 80 of COCO's things."""
+    """Return 5 class names, and 80."""
     from llmseg_ros.files import shipped_path
     from llmseg_ros.subclasses.packs import load_pack
 
-    return list(SHORT_LIST), list(load_pack(shipped_path(LONG_LIST_PACK)).classes)
+    packs = [load_pack(shipped_path(f'config/subclasses/{name}.yaml')) for name in LONG_LIST_PACKS]
+    return list(SHORT_LIST), [name for pack in packs for name in pack.classes]
 
 
 def measure(

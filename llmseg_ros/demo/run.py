@@ -21,7 +21,8 @@ from llmseg_ros.ros.isolation import isolated_graph
 FIRST_CLASSES = ('cat', 'cup', 'person', 'rocket', 'dog', 'chair')
 LATER_CLASSES = ('rocket', 'person', 'cup', 'cat', 'helmet', 'dog')
 OWN_FILES = ('frames', 'received', 'logs', 'contact_sheet.png', 'summary.json', 'sent.json')
-STOP_SECONDS = 20.0
+STOP_SECONDS = 5.0
+DRAIN_SECONDS = 30.0  # for the recorder to hear what is still under way
 
 
 class DemoError(RuntimeError):
@@ -81,7 +82,7 @@ def record_demo(folder: Path, config: Path, per_scene: int, rate: float) -> Reco
         print(f'playing {frames.name} at {rate:g} Hz', flush=True)
         wait_for_camera(camera, {'node': node, 'demo_recorder': recorder}, folder)
         recorder.terminate()
-        check(recorder.wait(STOP_SECONDS), 'demo_recorder', folder)
+        check(recorder.wait(DRAIN_SECONDS), 'demo_recorder', folder)
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return Recording(frames, received, sent, kilobytes / 1024)
 
@@ -115,13 +116,13 @@ def process(
             stop(started)
 
 
-def stop(started: subprocess.Popen[bytes]) -> None:
+def stop(started: subprocess.Popen[bytes], patience: float = STOP_SECONDS) -> None:
     """End a process and wait for it; a second Ctrl-C does not leave it behind."""
     with ignoring_interrupts():
         if started.poll() is None:
             started.terminate()
             try:
-                started.wait(STOP_SECONDS / 4)
+                started.wait(patience)
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait()

@@ -1,0 +1,106 @@
+"""`llmseg doctor`, on this very environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmseg_ros.cli import doctor
+from llmseg_ros.cli.doctor import PROFILE_VARIABLES, distro_part, key_part, probe, profile_part
+
+KEY = 'sk-a-key-nobody-may-see'
+
+
+def test_doctor_tells_what_is_here(
+    llmseg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('OPENAI_API_KEY', KEY)
+    outcome = llmseg('doctor', '--json', tmp_path / 'doctor.json')
+    assert outcome.code == 0, outcome.err
+    text = (tmp_path / 'doctor.json').read_text(encoding='utf-8')
+    assert KEY not in text + outcome.out + outcome.err
+    report = json.loads(text)
+    assert report['usable'] is True
+    parts = {part['name']: part for part in report['parts']}
+    for name in ('Python', 'torch', 'encoder imagenet', 'API key'):
+        assert parts[name]['state'] == 'ok'
+    for name, module in (('rclpy', 'rclpy'), ('interfaces', 'llmseg_ros.msg')):
+        assert (parts[name]['state'] == 'ok') == bool(importlib.util.find_spec(module))
+    for part in parts.values():
+        assert part['name'] in outcome.out
+        assert bool(part['remedy']) == (part['state'] != 'ok')
+    assert 'lite2' in parts['encoder imagenet']['detail']
+
+
+def test_doctor_fails_where_nothing_can_be_segmented(
+    llmseg: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, 'PROBES', dict.fromkeys(doctor.PROBES, 'import no_such_module'))
+    outcome = llmseg('doctor')
+    assert outcome.code == 1
+    assert "No module named 'no_such_module'" in outcome.out
+    assert outcome.err.startswith('llmseg: segmenting needs torch, encoder imagenet')
+
+
+@pytest.mark.parametrize(
+    ('code', 'state', 'detail'),
+    [
+        ('print("noise"); print("2.0")', 'ok', '2.0'),
+        ('import no_such_module', 'missing', "No module named 'no_such_module'"),
+        ('raise ImportError("another NumPy")', 'problem', 'ImportError: another NumPy'),
+        ('import os; os.abort()', 'problem', 'crashes (signal 6)'),
+        ('import time; time.sleep(60)', 'problem', 'no answer within 1 s'),
+    ],
+)
+def test_probe(monkeypatch: pytest.MonkeyPatch, code: str, state: str, detail: str) -> None:
+    monkeypatch.setitem(doctor.PROBES, 'pydensecrf', code)
+    monkeypatch.setattr(doctor, 'PROBE_SECONDS', 1)
+    part = probe('pydensecrf')
+    assert part.state == state
+    assert part.detail.startswith(detail)
+    assert ('pydensecrf2' in part.remedy) == (state != 'ok')
+
+
+@pytest.mark.parametrize(
+    ('rmw', 'profile', 'state'),
+    [
+        ('rmw_fastrtps_cpp', 'profile.xml', 'ok'),
+        ('rmw_fastrtps_cpp', 'gone.xml', 'problem'),
+        ('rmw_fastrtps_cpp', None, 'missing'),
+        ('', None, 'missing'),
+        ('rmw_cyclonedds_cpp', None, 'ok'),
+    ],
+)
+@pytest.mark.parametrize('variable', PROFILE_VARIABLES)
+def test_profile_part(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    rmw: str,
+    profile: str | None,
+    state: str,
+) -> None:
+    (tmp_path / 'profile.xml').touch()
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    if profile:
+        monkeypatch.setenv(variable, str(tmp_path / profile))
+    part = profile_part(rmw)
+    assert part.state == state
+    if state != 'ok':
+        assert part.remedy.startswith('export FASTRTPS_DEFAULT_PROFILES_FILE=')
+
+
+def test_a_sourced_distro_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('ROS_DISTRO', 'humble')
+    assert distro_part().detail == 'humble (sourced)'
+
+
+def test_the_key_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv('OPENAI_API_KEY', raising=False)
+    assert key_part().state == 'missing'

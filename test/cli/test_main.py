@@ -1,0 +1,163 @@
+"""What holds for every verb: help, exit codes, sentences instead of tracebacks."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmseg_ros.cli.common import CommandError, parse_classes, printable, write_json
+from llmseg_ros.cli.main import app, main, one_sentence
+from llmseg_ros.config import ConfigError
+
+HEAVY = (
+    'cv2',
+    'matplotlib',
+    'numpy',
+    'PIL',
+    'rclpy',
+    'rosbags',
+    'skimage',
+    'torch',
+    'transformers',
+)
+VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
+
+
+def test_help_is_quick() -> None:
+    command = [sys.executable, '-m', 'llmseg_ros.cli.main', '--help']
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_commands_import_nothing_heavy() -> None:
+    code = f'import sys, llmseg_ros.cli.main; print([m for m in {HEAVY} if m in sys.modules])'
+    done = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == '[]'
+
+
+def test_every_verb_is_listed(llmseg: Callable[..., Any]) -> None:
+    outcome = llmseg('--help')
+    assert outcome.code == 0
+    assert all(f'\n  {verb} ' in outcome.out for verb in VERBS)
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help_of_a_verb_has_an_example(llmseg: Callable[..., Any], verb: str) -> None:
+    outcome = llmseg(verb, '--help')
+    assert outcome.code == 0
+    assert f'Example:\n    llmseg {verb}' in outcome.out
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['no-such-verb'],
+        ['segment'],
+        ['segment', 'x.jpg'],
+        ['segment', 'x.jpg', '--classes', 'cat', '--no-such-option'],
+        ['bench', '--frames', '0'],
+        ['demo', '--rate', 'fast'],
+    ],
+)
+def test_wrong_usage_exits_2(llmseg: Callable[..., Any], arguments: list[str]) -> None:
+    outcome = llmseg(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ''
+    assert 'Traceback' not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ('error', 'sentence'),
+    [
+        (CommandError('two\nlines'), 'two lines'),
+        (ConfigError('gate.top_k is 0'), 'gate.top_k is 0'),
+        (OSError(errno.ENOSPC, 'No space left on device'), 'No space left on device'),
+        (PermissionError(errno.EACCES, 'Permission denied', '/x'), '/x: Permission denied'),
+        (ModuleNotFoundError(name='torch'), 'the Python module torch is missing'),
+        (MemoryError(), 'out of memory'),
+        (KeyError('x'), "internal error, please report it: KeyError: 'x'"),
+    ],
+)
+def test_errors_are_one_sentence(error: Exception, sentence: str) -> None:
+    assert one_sentence(error).startswith(sentence)
+    assert '\n' not in one_sentence(error)
+
+
+def test_an_error_is_told_on_stderr_and_exits_1(llmseg: Callable[..., Any], tmp_path: Path) -> None:
+    config = tmp_path / 'config.yaml'
+    config.write_text('gate: {name: nonsense}')
+    outcome = llmseg('bench', '--config', config)
+    assert outcome.code == 1
+    assert outcome.out == ''
+    assert 'gate.name' in outcome.err.splitlines()[-1]
+    assert 'Traceback' not in outcome.err
+
+
+def test_traceback_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('LLMSEG_TRACEBACK', '1')
+    with pytest.raises(SystemExit):
+        main(['bench', '--config', 'no/such/file.yaml'])
+    assert 'Traceback' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('value', 'names'),
+    [
+        ('cat, sofa', ['cat', ' sofa']),
+        ('cat', ['cat']),
+        ('', []),
+        ('  ', []),
+        ('x' * 5000, ['x' * 5000]),
+        ('a\0b', ['a\0b']),
+    ],
+)
+def test_parse_classes_from_text(value: str, names: list[str]) -> None:
+    assert parse_classes(value) == names
+
+
+def test_parse_classes_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / 'classes.txt'
+    path.write_bytes('\ufeffcat\r\n\nwarm, soft sofa\n猫\n'.encode())
+    assert parse_classes(str(path)) == ['cat', 'warm, soft sofa', '猫']
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [(None, 'does not exist'), (b'\xff\xfe\x00', 'not UTF-8'), (b'x' * 1_000_001, 'larger than')],
+)
+def test_parse_classes_refuses_a_bad_file(
+    tmp_path: Path, content: bytes | None, sentence: str
+) -> None:
+    path = tmp_path / 'classes.txt'
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match=sentence):
+        parse_classes(str(path))
+
+
+def test_printable_escapes_what_steers_a_terminal() -> None:
+    assert printable('cat\x1b[31m\n\udcff猫') == 'cat\\x1b[31m\\n\\udcff猫'
+
+
+def test_json_is_written_complete_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / 'new' / 'result.json'
+    write_json(path, {'name': '猫\udcff'})
+    assert path.read_text(encoding='utf-8') == '{\n  "name": "猫\\udcff"\n}\n'
+    with pytest.raises(ValueError, match='nan'):
+        write_json(path, {'value': float('nan')})
+    assert path.read_text(encoding='utf-8').startswith('{\n  "name"')
+    assert list(path.parent.iterdir()) == [path]
