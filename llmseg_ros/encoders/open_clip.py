@@ -87,7 +87,8 @@ class OpenClipEncoder:
         from torch.nn.functional import normalize
 
         config, patch = self._config, self._patch
-        grid = fit_grid(*rgb.shape[:2], patch, config.short_side, config.long_side)
+        height, width = rgb.shape[:2]
+        grid = fit_grid(height, width, patch, config.short_side, config.long_side)
         size = (grid[0] * patch, grid[1] * patch)
         image_chw = image_tensor(rgb, size, 'bicubic', self._mean_c11, self._std_c11)
         if not config.windows:
@@ -350,7 +351,7 @@ def check_model(name: str, tag: str | None) -> dict[str, Any]:
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise EncoderUnavailable(
-            f'open_clip {open_clip.__version__} has no model {name!r}, '
+            f'{library()} has no model {name!r}, '
             '`python -c "import open_clip; print(open_clip.list_models())"` lists them'
         )
     vision = config['vision_cfg']
@@ -373,18 +374,23 @@ def check_model(name: str, tag: str | None) -> dict[str, Any]:
 def check_tag(name: str, tag: str, has_quickgelu: bool) -> None:
     """Raise EncoderUnavailable where a tag is unknown or was trained with another activation."""
     open_clip = import_open_clip()
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if tag not in tags:
-        known = f'there are {", ".join(tags)}' if tags else 'give a checkpoint file'
-        raise EncoderUnavailable(
-            f'open_clip {open_clip.__version__} has no weights {tag!r} of {name}: {known}'
-        )
     needs_quickgelu = open_clip.get_pretrained_cfg(name, tag).get('quick_gelu', False)
     if (needs_quickgelu or tag in QUICKGELU_TAGS) and not has_quickgelu:
         raise EncoderUnavailable(
             f'weights {tag!r} were trained with QuickGELU and {name} has GELU: '
             f'use the model {name}-quickgelu'
         )
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag not in tags:
+        known = f'there are {", ".join(tags)}' if tags else 'give a checkpoint file'
+        raise EncoderUnavailable(f'{library()} has no weights {tag!r} of {name}: {known}')
+
+
+def library() -> str:
+    """Return the name and version of open_clip."""
+    from open_clip.version import __version__
+
+    return f'open_clip {__version__}'
 
 
 def build_model(name: str, config: dict[str, Any], text_folder: Path) -> tuple[Any, Any]:

@@ -104,12 +104,12 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise EncoderUnavailable(f'checkpoint {path} does not exist') from error
     except pickle.UnpicklingError as error:
         raise EncoderUnavailable(
-            f'checkpoint {path} holds code or objects besides tensors and was not loaded: '
-            'get one from a source you trust, as .safetensors where possible'
+            f'checkpoint {path} was not loaded, it is damaged or holds code or objects besides '
+            'tensors: get a copy from a source you trust, as .safetensors where possible'
         ) from error
     except Exception as error:  # every format has errors of its own
         raise EncoderUnavailable(
-            f'checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}'
+            f'checkpoint {path} is damaged or no checkpoint: {first_line(error)}'
         ) from error
     if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get('state_dict'), Mapping):
         checkpoint = checkpoint['state_dict']
@@ -141,6 +141,11 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], path: Pa
             f'checkpoint {path} does not fit the model, it {" and ".join(found)}'
         )
     module.load_state_dict(state)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def some_of(items: list[str]) -> str:

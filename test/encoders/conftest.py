@@ -19,23 +19,21 @@ def cache(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(autouse=True, scope='session')
+def one_thread():
+    """Models this small lose more to waking threads than they gain."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope='session')
 def photo():
     skimage = pytest.importorskip('skimage')
     return np.ascontiguousarray(skimage.data.chelsea()[:240, :400])
-
-
-def randomise(module, seed=0):
-    """Fill parameters with values that leave no formula trivial."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.normal_(0, 0.25, generator=generator)
-            if parameter.ndim == 1 and name.endswith('weight'):
-                parameter.add_(1)
-    return module.eval()
 
 
 TINY_VISION = {'image_size': 16, 'layers': 2, 'width': 24, 'head_width': 12, 'patch_size': 4}
@@ -53,6 +51,7 @@ TINY_MODELS = {
 @pytest.fixture(scope='session')
 def tiny_models(tmp_path_factory):
     """Make open_clip know tiny models; return checkpoint files by model name."""
+    import slow_reference
     import torch
 
     open_clip = pytest.importorskip('open_clip')
@@ -65,7 +64,7 @@ def tiny_models(tmp_path_factory):
         open_clip.add_model_config(folder / f'{name}.json')
         if name == 'tiny-special':
             continue
-        model = randomise(open_clip.CLIP(**open_clip.get_model_config(name)))
+        model = slow_reference.randomise(open_clip.CLIP(**open_clip.get_model_config(name)))
         checkpoints[name] = folder / f'{name}.pt'
         torch.save(model.state_dict(), checkpoints[name])
     return checkpoints

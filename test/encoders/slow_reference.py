@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 
 class Weights:
@@ -20,8 +21,8 @@ class Weights:
     def __getitem__(self, name):
         return self._state[self._prefix + name].double().numpy()
 
-    def __contains__(self, name):
-        return self._prefix + name in self._state
+    def get(self, name, default):
+        return self[name] if self._prefix + name in self._state else default
 
     def part(self, name):
         return Weights(self._state, f'{self._prefix}{name}.')
@@ -33,7 +34,7 @@ def layer_norm(x, weights, eps=1e-5):
 
 
 def linear(x, weights):
-    return weights['weight'] @ x + (weights['bias'] if 'bias' in weights else 0)
+    return weights['weight'] @ x + weights.get('bias', 0)
 
 
 def softmax(scores):
@@ -141,9 +142,23 @@ def resize_positions(positions_nd, grid, antialias):
     square = positions_nd[1:].reshape(side, side, -1)
     rows = np.array([resize_line(row, grid[1], antialias) for row in square])
     square = np.array([resize_line(rows[:, x], grid[0], antialias) for x in range(grid[1])])
-    return np.concatenate([positions_nd[:1], square.transpose(1, 0, 2).reshape(-1, square.shape[2])])
+    return np.concatenate(
+        [positions_nd[:1], square.transpose(1, 0, 2).reshape(-1, square.shape[2])]
+    )
 
 
 def loda(tokens, k):
     """Average the k largest values of every channel."""
     return np.array([np.mean(sorted(channel)[-k:]) for channel in np.array(tokens).T])
+
+
+def randomise(module, seed=0):
+    """Fill parameters with values that leave no formula trivial."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            inputs = parameter[0].numel() if parameter.ndim > 1 else 25
+            parameter.normal_(0, inputs**-0.5, generator=generator)
+            if parameter.ndim == 1 and name.endswith('weight'):
+                parameter.add_(1)
+    return module.eval()

@@ -25,6 +25,12 @@ CPU = torch.device('cpu')
 TINY_TILING = {'short_side': 24, 'long_side': 64, 'window': 16, 'stride': 8}
 
 
+@pytest.fixture(scope='module', autouse=True)
+def held(tiny_models):
+    """Hold a model of each kind, so that every test shares it instead of loading it again."""
+    return [make_encoder(tiny_models, name) for name in tiny_models]
+
+
 def make_encoder(tiny_models, name='tiny', precision='auto', **settings):
     settings = {'templates': 'photo', **TINY_TILING, **settings}
     config = OpenClipConfig(model=name, pretrained=str(tiny_models[name]), **settings)
@@ -37,7 +43,7 @@ def slow_features(name, state, image_chw, mode, grid, positions):
     activation = slow.quick_gelu if name == 'tiny-quickgelu' else slow.gelu
     tokens = slow.embed_patches(image_chw, weights['conv1.weight'])
     x = np.array([weights['class_embedding'], *tokens]) + positions
-    if 'ln_pre.weight' in weights:
+    if weights.get('ln_pre.weight', None) is not None:
         x = np.array([slow.layer_norm(token, weights.part('ln_pre')) for token in x])
 
     def output(block, x, mode):
@@ -46,13 +52,13 @@ def slow_features(name, state, image_chw, mode, grid, positions):
         qkv = normed @ block['attn.in_proj_weight'].T + block['attn.in_proj_bias']
         mixed = slow.mix(mode, *np.split(qkv, 3, axis=1), heads=2, grid=grid)
         o = np.array([slow.linear(token, block.part('attn.out_proj')) for token in mixed])
-        y = x + o * (block['ls_1.gamma'] if 'ls_1.gamma' in block else 1)
+        y = x + o * block.get('ls_1.gamma', 1)
         return o, np.array([token + feed_forward(block, token) for token in y])
 
     def feed_forward(block, token):
         hidden = slow.linear(slow.layer_norm(token, block.part('ln_2')), block.part('mlp.c_fc'))
         out = slow.linear(activation(hidden), block.part('mlp.c_proj'))
-        return out * (block['ls_2.gamma'] if 'ls_2.gamma' in block else 1)
+        return out * block.get('ls_2.gamma', 1)
 
     def project(token):
         return slow.layer_norm(token, weights.part('ln_post')) @ weights['proj']
@@ -141,8 +147,8 @@ def encoded_pixels(encoder, rgb):
     """Return the normalised pixels an encoder makes of an image."""
     seen = []
     forward = encoder._forward
-    encoder._forward = lambda visual, images, *rest: seen.append(images) or forward(
-        visual, images, *rest
+    encoder._forward = lambda visual, images, *rest: (
+        seen.append(images) or forward(visual, images, *rest)
     )
     encoder.encode_image(rgb)
     return seen[0][0]
@@ -321,7 +327,11 @@ def test_absent_weights_are_told_of_before_heavy_imports(cache):
         'sys.exit(2)\n'
     )
     started = time.monotonic()
-    environment = {**os.environ, 'LLMSEG_CACHE': str(cache), 'PYTHONPATH': os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        'LLMSEG_CACHE': str(cache),
+        'PYTHONPATH': os.pathsep.join(sys.path),
+    }
     assert subprocess.run([sys.executable, '-c', code], env=environment).returncode == 0
     assert time.monotonic() - started < 5
 
