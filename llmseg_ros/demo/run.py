@@ -71,7 +71,7 @@ def record_demo(folder: Path, config: Path, per_scene: int, rate: float) -> Reco
     write_camera_bag(frames, (frame for _, frame in camera_frames(per_scene)), rate)
     with ExitStack() as running, interruptible(), isolated_graph() as graph:
         environment = {**os.environ, **graph}
-        print('starting the node and the recorder', flush=True)
+        print('starting the node, the recorder and the camera', flush=True)
         node = running.enter_context(process('node', node_arguments(config), folder, environment))
         recorder = running.enter_context(
             process('demo_recorder', [str(received)], folder, environment)
@@ -79,7 +79,6 @@ def record_demo(folder: Path, config: Path, per_scene: int, rate: float) -> Reco
         arguments = [str(frames), '--log', str(sent)]
         arguments += ['--classes', *FIRST_CLASSES, '--then', *LATER_CLASSES]
         camera = running.enter_context(process('demo_camera', arguments, folder, environment))
-        print(f'playing {frames.name} at {rate:g} Hz', flush=True)
         wait_for_camera(camera, {'node': node, 'demo_recorder': recorder}, folder)
         recorder.terminate()
         check(recorder.wait(DRAIN_SECONDS), 'demo_recorder', folder)
@@ -131,26 +130,35 @@ def stop(started: subprocess.Popen[bytes], patience: float = STOP_SECONDS) -> No
 def wait_for_camera(
     camera: subprocess.Popen[bytes], others: Mapping[str, subprocess.Popen[bytes]], folder: Path
 ) -> None:
-    """Wait until the camera has played its bag.
+    """Wait until the camera has played its bag, saying how far it is.
 
     Raises:
         DemoError: the camera or one of the others failed.
     """
+    said = ''
     while camera.poll() is None:
         for name, other in others.items():
             if other.poll() is not None:
                 check(other.returncode or 1, name, folder)
+        now = last_line(folder / 'logs' / 'demo_camera.log')
+        if now != said and (sys.stdout.isatty() or not said):
+            print(now, flush=True)
+        said = now
         time.sleep(0.2)
     check(camera.returncode, 'demo_camera', folder)
+
+
+def last_line(log: Path) -> str:
+    """Return the last complete line of a log, empty where there is none."""
+    lines = log.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+    return next((line.strip() for line in reversed(lines) if line.endswith('\n')), '')
 
 
 def check(code: int, module: str, folder: Path) -> None:
     """Raise DemoError where a process ended with a code other than 0."""
     if code:
         log = folder / 'logs' / f'{module}.log'
-        lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-        last = f': {lines[-1]}' if lines else ''
-        raise DemoError(f'{module} ended with code {code}, see {log}{last}')
+        raise DemoError(f'{module} ended with code {code}, see {log}: {last_line(log)}')
 
 
 @contextmanager

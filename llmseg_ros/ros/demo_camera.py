@@ -98,7 +98,7 @@ class Camera(Node):
                 if index == 0:
                     self._wait_for_first_answer()
                     begin = time.monotonic()
-                print(f'sent {index + 1} of {reader.message_count}', flush=True)
+                print(f'sent frame {index + 1} of {reader.message_count}', flush=True)
         return sent
 
     def spin_until(self, condition: Callable[[], bool], seconds: float) -> bool:

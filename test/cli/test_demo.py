@@ -207,7 +207,7 @@ def running_demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, '-m', 'llmseg_ros.cli.main', 'demo', '--out', str(tmp_path / 'demo')]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert demo.stdout is not None
-    while not demo.stdout.readline().startswith('playing'):
+    while not demo.stdout.readline().startswith('starting'):
         assert demo.poll() is None
     yield demo
     demo.kill()
