@@ -1,0 +1,165 @@
+"""The class list: heard on a topic, changed and asked for by services, announced latched."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future as PoolFuture
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.task import Future
+from std_msgs.msg import Header
+
+from llmseg_ros.classes import ClassRegistry, ClassUpdate, name_key
+from llmseg_ros.msg import ClassList, LabelMap
+from llmseg_ros.ros import qos
+from llmseg_ros.ros.conversions import label_map_to_label_info, vocabulary_to_label_map
+from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.srv import GetClasses, SetClasses
+
+MAX_MESSAGE = 4000  # characters: a list of a million bad names has a million reasons
+
+
+class NotConfigured(RuntimeError):
+    """There is no segmenter yet whose classes could be set."""
+
+
+class ClassListInterface:
+    """Take class lists to the segmenter in a thread of their own, since describing them is slow.
+
+    Attributes:
+        registry: ids and versions; outlives the segmenters, so that no id changes its name.
+        names: the list last asked for.
+        label_map: in force.
+    """
+
+    def __init__(self, node: Node, names: Sequence[str]) -> None:
+        self.registry = ClassRegistry()
+        self.names = list(names)
+        self.label_map = LabelMap()
+        self._node = node
+        self._segmenter: Segmenter | None = None
+        self._updates = ThreadPoolExecutor(1, 'classes')
+        self._announcing = threading.Lock()
+        self._newest: object = None
+        self._seen: deque[int] = deque(maxlen=32)
+        self._subscriptions: list[Any] = []
+        self._publishers: dict[str, Any] = {}
+        node.create_service(SetClasses, '~/set_classes', self._on_set_classes)
+        node.create_service(GetClasses, '~/get_classes', self._on_get_classes)
+
+    def attach(self, segmenter: Segmenter) -> None:
+        """Announce a segmenter's classes, and listen for others."""
+        self._segmenter = segmenter
+        self.label_map = LabelMap()
+        create = self._node.create_publisher
+        self._publishers['label_map'] = create(LabelMap, '~/label_map', qos.LATCHED)
+        if importlib.util.find_spec('vision_msgs') is not None:
+            from vision_msgs.msg import LabelInfo
+
+            self._publishers['label_info'] = create(LabelInfo, '~/label_info', qos.LATCHED)
+        self._announce(segmenter)
+        self._subscriptions = [
+            self._node.create_subscription(ClassList, '~/classes', self._on_list, profile)
+            for profile in (qos.LATCHED, qos.UNLATCHED)
+        ]
+
+    def detach(self) -> None:
+        """Let go of the segmenter; services answer, but classes can't be set."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        with self._announcing:
+            self._segmenter = None
+            for publisher in self._publishers.values():
+                self._node.destroy_publisher(publisher)
+            self._publishers = {}
+
+    def stop(self) -> None:
+        """Take no more lists; one that is being described ends by itself."""
+        self._updates.shutdown(wait=False, cancel_futures=True)
+
+    def request(self, names: Sequence[str]) -> None:
+        """Put a class list in force soon, unless a newer one comes before its turn."""
+        self._newest = token = object()
+        self._updates.submit(self._apply_newest, list(names), token)
+
+    def _on_list(self, message: ClassList, info: dict[str, Any]) -> None:
+        stamp = info['source_timestamp']
+        if stamp in self._seen:  # a latched publisher's message comes through both subscriptions
+            return
+        self._seen.append(stamp)
+        self.request(message.names)
+
+    async def _on_set_classes(
+        self, request: SetClasses.Request, response: SetClasses.Response
+    ) -> SetClasses.Response:
+        """Answer once the list is in force; meanwhile the executor goes on with other things."""
+        self._newest = None
+        try:
+            update = await self._awaitable(self._updates.submit(self._apply, request.names))
+        except Exception as error:  # whatever the encoder raises is told to whoever asked
+            response.message = str(error)[:MAX_MESSAGE]
+        else:
+            in_force = {name_key(entry.name) for entry in update.classes}
+            response.success = all(name_key(name) in in_force for name in request.names)
+            response.message = '; '.join(update.messages)[:MAX_MESSAGE]
+        response.label_map = self.label_map
+        return response
+
+    def _on_get_classes(
+        self, request: GetClasses.Request, response: GetClasses.Response
+    ) -> GetClasses.Response:
+        response.label_map = self.label_map
+        return response
+
+    def _awaitable(self, update: PoolFuture[ClassUpdate]) -> Future:
+        """Return a future of the node's executor, which is woken when the update is done."""
+        executor = self._node.executor
+        future = Future(executor=executor)
+
+        def finish(done: PoolFuture[ClassUpdate]) -> None:
+            error = done.exception()
+            future.set_result(done.result()) if error is None else future.set_exception(error)
+            executor.wake()
+
+        update.add_done_callback(finish)
+        return future
+
+    def _apply_newest(self, names: list[str], token: object) -> None:
+        if token is not self._newest:
+            return
+        logger = self._node.get_logger()
+        try:
+            update = self._apply(names)
+        except Exception as error:
+            logger.error(f'the class list was not taken: {error}')
+            return
+        for message in update.messages[:10]:
+            logger.warning(message)
+
+    def _apply(self, names: Sequence[str]) -> ClassUpdate:
+        segmenter = self._segmenter
+        if segmenter is None:
+            raise NotConfigured('the node is not configured, so its classes cannot be set')
+        self.names = list(names)
+        update = segmenter.set_classes(names)
+        self._announce(segmenter)
+        return update
+
+    def _announce(self, segmenter: Segmenter) -> None:
+        """Publish the class list in force, where it is not the one published last."""
+        with self._announcing:
+            vocabulary = segmenter.vocabulary
+            if self._segmenter is not segmenter or vocabulary.version == self.label_map.version:
+                return
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            self.label_map = vocabulary_to_label_map(vocabulary, header)
+            self._publishers['label_map'].publish(self.label_map)
+            if 'label_info' in self._publishers:
+                label_info = label_map_to_label_info(self.label_map)
+                self._publishers['label_info'].publish(label_info)

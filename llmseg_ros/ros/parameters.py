@@ -1,0 +1,137 @@
+"""ROS parameters, declared from the fields of the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from llmseg_ros.config import (
+    ConfigError,
+    SegmenterConfig,
+    build_config,
+    build_section,
+    check_setting,
+    setting,
+)
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    autostart: bool = setting(True, 'configure and activate at once', restart=True)
+    lazy: bool = setting(True, 'compute only while someone subscribes to a result')
+    label_encoding: str = setting(
+        'auto',
+        'encoding of the label image; auto: mono8, mono16 once an id is above 254',
+        ('auto', 'mono16', '16SC1'),
+    )
+    image_transport: str = setting(
+        'raw', 'compressed listens to image/compressed', ('raw', 'compressed'), restart=True
+    )
+    image_reliability: str = setting(
+        'best_effort',
+        'of the image subscription; reliable hears reliable publishers only',
+        ('best_effort', 'reliable'),
+        restart=True,
+    )
+    image_depth: int = setting(
+        1, 'frames the image subscription holds', low=1, high=100, restart=True
+    )
+
+
+SECTIONS = {
+    'node': NodeConfig,
+    **{field.name: type(field.default) for field in dataclasses.fields(SegmenterConfig)},
+}
+FIELDS = {
+    f'{section}.{field.name}': field
+    for section, config in SECTIONS.items()
+    for field in dataclasses.fields(config)
+}
+CLASSES = 'classes'
+OWN_OF_RCLPY = ('use_sim_time', 'start_type_description_service')
+
+
+def declare_parameters(node: Node) -> list[str]:
+    """Declare every setting, and the class list, with what the parameter files give.
+
+    Args:
+        node: made with automatically_declare_parameters_from_overrides.
+
+    Returns:
+        What was given under names that no setting has.
+
+    Raises:
+        ConfigError: a value given is of the wrong type or out of range.
+    """
+    given = {
+        name: parameter.value
+        for name, parameter in node.get_parameters_by_prefix('').items()
+        if name not in OWN_OF_RCLPY and not name.startswith('qos_overrides.')
+    }
+    for name in given:
+        node.undeclare_parameter(name)
+    for name, field in FIELDS.items():
+        value = check_setting(field, given.get(name, field.default), name)
+        value = list(value) if isinstance(value, tuple) else value
+        node.declare_parameter(name, value, descriptor(field), ignore_override=True)
+    node.declare_parameter(
+        CLASSES,
+        check_classes(given.get(CLASSES)),
+        ParameterDescriptor(description='class list to begin with'),
+        ignore_override=True,
+    )
+    return sorted(set(given) - set(FIELDS) - {CLASSES})
+
+
+def descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
+    """Describe a setting to ROS: help, allowed values, range, whether it needs a restart."""
+    about = ParameterDescriptor(
+        description=field.metadata['help'], read_only=field.metadata['restart']
+    )
+    if field.metadata['choices']:
+        about.additional_constraints = 'one of ' + ', '.join(field.metadata['choices'])
+    low, high = field.metadata['low'], field.metadata['high']
+    if low is not None and high is not None:
+        if isinstance(field.default, int):
+            about.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        elif isinstance(field.default, float):
+            about.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
+    return about
+
+
+def check_classes(value: Any) -> list[str]:
+    """Return the class list parameter's value; none at all is an empty list.
+
+    Raises:
+        ConfigError: it is no list of strings.
+    """
+    value = [] if value is None else value
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f'{CLASSES} is {value!r}, expected a list of names')
+    return list(value)
+
+
+def read_configs(
+    node: Node, changed: Iterable[Parameter] = ()
+) -> tuple[NodeConfig, SegmenterConfig]:
+    """Build the configurations from the parameters in force and those about to change.
+
+    Raises:
+        ConfigError: a changed value is not allowed.
+    """
+    values: dict[str, Any] = {name: node.get_parameter(name).value for name in FIELDS}
+    values.update({p.name: p.value for p in changed if p.name in FIELDS})
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for name, value in values.items():
+        section, key = name.split('.', 1)
+        sections[section][key] = value
+    own: Mapping[str, Any] = sections.pop('node')
+    return build_section(NodeConfig, own, 'node'), build_config(sections)

@@ -1,0 +1,63 @@
+"""Publishers of what a frame led to."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from llmseg_ros.msg import ClassMaskArray
+from llmseg_ros.ros import qos
+from llmseg_ros.ros.conversions import (
+    array_to_image,
+    confidence_to_image,
+    label_encoding,
+    labels_to_image,
+    segmentation_to_masks,
+)
+from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.visualize import overlay
+
+
+class ResultPublishers:
+    """Publish labels, masks, confidence and overlay, each with the frame's own header.
+
+    What nobody subscribes to is not computed.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Advertise the topics; they stay silent until the node is active."""
+        self._node = node
+        create = node.create_lifecycle_publisher
+        self._labels = create(Image, '~/labels', qos.RESULTS)
+        self._masks = create(ClassMaskArray, '~/masks', qos.RESULTS)
+        self._confidence = create(Image, '~/confidence', qos.PICTURES)
+        self._overlay = create(Image, '~/overlay', qos.PICTURES)
+        self._all = (self._labels, self._masks, self._confidence, self._overlay)
+
+    def wanted(self) -> bool:
+        """Return whether anyone subscribes to any result."""
+        return any(publisher.get_subscription_count() for publisher in self._all)
+
+    def publish(
+        self, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header, encoding: str
+    ) -> None:
+        """Publish the segmentation of an (H, W, 3) image; for `encoding` see `label_encoding`."""
+        if self._labels.get_subscription_count():
+            highest = max((result.id for result in segmentation.classes), default=0)
+            encoding = label_encoding(encoding, highest)
+            self._labels.publish(labels_to_image(segmentation.labels, encoding, header))
+        if self._masks.get_subscription_count():
+            self._masks.publish(segmentation_to_masks(segmentation, header))
+        if self._confidence.get_subscription_count():
+            self._confidence.publish(confidence_to_image(segmentation.confidence, header))
+        if self._overlay.get_subscription_count():
+            picture = overlay(rgb, segmentation.labels)
+            self._overlay.publish(array_to_image(picture, 'rgb8', header))
+
+    def destroy(self) -> None:
+        """Withdraw the topics."""
+        for publisher in self._all:
+            self._node.destroy_lifecycle_publisher(publisher)

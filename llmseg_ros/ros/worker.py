@@ -1,0 +1,80 @@
+"""A thread that always works on the newest item."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar('T')
+
+
+class Worker(Generic[T]):
+    """Run a function on the newest item given, in a thread of its own.
+
+    One item waits at most: a newer one takes its place, and the older is dropped and counted.
+
+    Args:
+        process: called with each item taken; must not raise.
+        name: of the thread.
+
+    Attributes:
+        dropped: items that gave way to a newer one, or were waiting when the work stopped.
+    """
+
+    def __init__(self, process: Callable[[T], None], name: str) -> None:
+        self.dropped = 0
+        self._process = process
+        self._name = name
+        self._changed = threading.Condition()
+        self._item: T | None = None
+        self._running = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; False after `start` means that it died."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread; where it has died, start another."""
+        with self._changed:
+            if self._running and self.alive:
+                return
+            self._running = True
+            # A daemon, so that a computation that can't be interrupted doesn't hold up the exit.
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Hand over an item without waiting; once stopped, items are dropped."""
+        with self._changed:
+            if not self._running or self._item is not None:
+                self.dropped += 1
+            self._item = item if self._running else None
+            self._changed.notify()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drop what waits and end the thread; False where it is still at work after the wait."""
+        with self._changed:
+            self._running = False
+            self.dropped += self._item is not None
+            self._item = None
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.alive
+
+    def _run(self) -> None:
+        def ended() -> bool:  # stopped, or started anew while the last item held this thread up
+            return not self._running or self._thread is not threading.current_thread()
+
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._item is not None or ended())
+                if ended():
+                    return
+                item, self._item = self._item, None
+            assert item is not None
+            self._process(item)
+            del item  # while the thread waits, the last frame needn't stay in memory

@@ -1,0 +1,186 @@
+"""A ROS graph of the tests' own, the node in a process of its own, and one node to talk to it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ANSWER_S = 20.0
+START_S = 120.0  # loading the model on a busy machine
+
+
+class SegProcess:
+    """The node, running as robots run it."""
+
+    def __init__(self, folder: Path, *ros_arguments: str) -> None:
+        self.log_path = folder / 'seg_node.log'
+        with self.log_path.open('wb') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'llmseg_ros.ros.node', '--ros-args', *ros_arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors='replace')
+
+    def wait_for_log(self, text: str, timeout_s: float = START_S) -> None:
+        """Return once the log has the text."""
+        end = time.monotonic() + timeout_s
+        while text not in self.log:
+            assert self.process.poll() is None, f'the node ended:\n{self.log}'
+            assert time.monotonic() < end, f'no {text!r} within {timeout_s} s:\n{self.log}'
+            time.sleep(0.05)
+
+    def signal(self, number: signal.Signals) -> tuple[int, float]:
+        """Send a signal; return the exit code and the seconds the end took."""
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        return code, time.monotonic() - begin
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+class Peer:
+    """A node of the tests' own, with shorthands for waiting."""
+
+    def __init__(self, context: Any) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.node = rclpy.create_node('peer', context=context)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
+        self._of_this_test: list[Callable[[], object]] = []
+
+    def spin_until(self, condition: Callable[[], object], timeout_s: float = ANSWER_S) -> None:
+        """Handle messages until the condition holds."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f'not within {timeout_s} s'
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def spin_for(self, seconds: float) -> None:
+        """Handle messages for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def call(self, kind: type, name: str, request: Any, timeout_s: float = ANSWER_S) -> Any:
+        """Call a service and return its response."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+        client = self._clients[name]
+        assert client.wait_for_service(timeout_s), f'no service {name}'
+        answer = client.call_async(request)
+        self.spin_until(answer.done, timeout_s)
+        return answer.result()
+
+    def collect(self, kind: type, topic: str, qos: Any = 10) -> list[Any]:
+        """Subscribe for this test; return the list that messages are appended to."""
+        messages: list[Any] = []
+        subscription = self.node.create_subscription(kind, topic, messages.append, qos)
+        self._of_this_test.append(lambda: self.node.destroy_subscription(subscription))
+        self.spin_until(lambda: self.node.count_publishers(topic))
+        return messages
+
+    def publisher(self, kind: type, topic: str, qos: Any = 10) -> Any:
+        """Return a publisher for this test that is heard."""
+        publisher = self.unheard_publisher(kind, topic, qos)
+        self.spin_until(publisher.get_subscription_count)
+        return publisher
+
+    def unheard_publisher(self, kind: type, topic: str, qos: Any = 10) -> Any:
+        """Return a publisher for this test at once, before anyone can hear it."""
+        publisher = self.node.create_publisher(kind, topic, qos)
+        self._of_this_test.append(lambda: self.node.destroy_publisher(publisher))
+        return publisher
+
+    def tidy(self) -> None:
+        """Remove what was for one test."""
+        while self._of_this_test:
+            self._of_this_test.pop()()
+
+
+@pytest.fixture(scope='session')
+def graph() -> Iterator[None]:
+    """Put this process and those it starts into a ROS domain of their own."""
+    from llmseg_ros.ros.isolation import isolated_graph
+
+    with isolated_graph() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope='session')
+def context(graph: None) -> Iterator[Any]:
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture(scope='session')
+def only_peer(context: Any) -> Peer:
+    return Peer(context)
+
+
+@pytest.fixture
+def peer(only_peer: Peer) -> Iterator[Peer]:
+    """Give the tests' node; its publishers and subscriptions go with the test."""
+    yield only_peer
+    only_peer.tidy()
+
+
+@pytest.fixture(scope='session')
+def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegProcess]:
+    """Start the node with the embedded encoder; one process for all tests that need no other."""
+    from llmseg_ros.files import shipped_path
+
+    config = str(shipped_path('config/offline.yaml'))
+    options = ('-p', 'imagenet.model:=lite0', '-p', 'imagenet.short_side:=160')
+    process = SegProcess(tmp_path_factory.mktemp('seg'), '--params-file', config, *options)
+    process.wait_for_log('listening to /image')
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def start_seg(graph: None, tmp_path: Path) -> Iterator[Callable[..., SegProcess]]:
+    """Start a node that does not load a model by itself; ended with the test."""
+    started: list[SegProcess] = []
+
+    def start(*ros_arguments: str) -> SegProcess:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(SegProcess(folder, '-p', 'node.autostart:=false', *ros_arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+def resident_kib(pid: int) -> int:
+    """Return the memory of a process that is resident, in KiB."""
+    for line in Path(f'/proc/{pid}/status').read_text().splitlines():
+        if line.startswith('VmRSS:'):
+            return int(line.split()[1])
+    raise OSError(f'no memory known of process {pid}')

@@ -1,0 +1,101 @@
+"""The newest item is worked on, older ones give way."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from llmseg_ros.ros.worker import Worker
+
+
+class Gate:
+    """A process function that holds each item until it is let through."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+
+    def __call__(self, item: int) -> None:
+        self.entered.release()
+        assert self.go.acquire(timeout=10)
+        self.done.append(item)
+
+
+def test_the_older_of_two_waiting_items_is_dropped_and_counted() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'test')
+    worker.start()
+    worker.put(1)
+    assert gate.entered.acquire(timeout=10)  # 1 is in work
+    for item in (2, 3, 4):
+        worker.put(item)
+    for _ in range(2):
+        gate.go.release()
+    assert gate.entered.acquire(timeout=10)
+    assert worker.stop(10)
+    assert gate.done == [1, 4]
+    assert worker.dropped == 2
+
+
+def test_what_waits_at_the_stop_is_dropped() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'test')
+    worker.start()
+    worker.put(1)
+    assert gate.entered.acquire(timeout=10)
+    worker.put(2)
+    assert not worker.stop(0.05)  # 1 is still in work
+    gate.go.release()
+    assert worker.stop(10)
+    assert gate.done == [1]
+    assert worker.dropped == 1
+
+
+def test_items_given_while_stopped_are_dropped() -> None:
+    worker = Worker(lambda item: None, 'test')
+    worker.put(1)
+    assert worker.dropped == 1
+
+
+def test_a_start_while_the_last_item_is_in_work_leaves_one_thread() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'only one of this name')
+    worker.start()
+    worker.put(1)
+    assert gate.entered.acquire(timeout=10)
+    worker.stop(0)
+    worker.start()
+    worker.put(2)
+    for _ in range(2):
+        gate.go.release()
+    assert gate.entered.acquire(timeout=10)
+    assert worker.stop(10)
+    assert sorted(gate.done) == [1, 2]
+    assert not any(t.name == 'only one of this name' for t in threading.enumerate())
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_a_thread_that_died_is_started_again() -> None:
+    results: list[int] = []
+    finished = threading.Event()
+
+    def process(item: int) -> None:
+        if item == 0:
+            raise SystemExit  # ends a thread without a word
+        results.append(item)
+        finished.set()
+
+    worker = Worker(process, 'test')
+    worker.start()
+    thread = worker._thread
+    assert thread is not None
+    worker.put(0)
+    thread.join(10)
+    assert not worker.alive
+    worker.start()
+    worker.put(1)
+    assert finished.wait(10)
+    worker.stop(10)
+    assert results == [1]
