@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
@@ -39,6 +41,8 @@ FOREIGN_VARIABLES = (
     '_ROS_WHEELS_BOOTSTRAP_COMPLETE',
 )
 
+ASIDE = re.compile('WARNING|Attempting uninstall|Found existing|Uninstalling|Successfully uninst')
+
 FAILURES = (
     ('No space left on device', 'the disk is full'),
     (
@@ -53,13 +57,18 @@ class SetupError(Exception):
     """The set-up can't go on; the message is one sentence that says what to do."""
 
 
+def python_version() -> str:
+    """Return this Python's version as far as it matters, such as 3.12."""
+    return f'{sys.version_info[0]}.{sys.version_info[1]}'
+
+
 def check_machine() -> None:
     """Look for everything that pip can't bring.
 
     Raises:
         SetupError: something is missing.
     """
-    version = f'{sys.version_info[0]}.{sys.version_info[1]}'
+    version = python_version()
     low, high = ('.'.join(map(str, bound)) for bound in PYTHON_RANGE)
     if not PYTHON_RANGE[0] <= sys.version_info[:2] <= PYTHON_RANGE[1]:
         raise SetupError(
@@ -72,7 +81,7 @@ def check_machine() -> None:
             f'{platform.machine()}: build in a native ROS 2 installation instead, see README.md'
         )
     try:
-        import ensurepip
+        import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
         raise SetupError(
@@ -112,14 +121,14 @@ def clock(seconds: float) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a growing log that says something."""
+    """Return the last line of a growing log that says what is being done."""
     with log.open('rb') as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = file.read().decode(errors='replace').splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+        file.seek(max(0, log.stat().st_size - 16384))
+        lines = [line.strip() for line in file.read().decode(errors='replace').splitlines()]
+    return next((line for line in reversed(lines) if line and not ASIDE.match(line)), '')
 
 
-def run(command: list[str | Path], log: Path, environ: dict[str, str]) -> None:
+def run(command: list[str], log: Path, environ: dict[str, str]) -> None:
     """Run a command, its output in the log, and show how far it is.
 
     Raises:
@@ -128,7 +137,11 @@ def run(command: list[str | Path], log: Path, environ: dict[str, str]) -> None:
     started = shown = time.monotonic()
     with log.open('wb') as output:
         process = subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT, env=environ
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            cwd=log.parent,  # some leave files where they run
         )
     try:
         while process.poll() is None:
@@ -149,7 +162,17 @@ def run(command: list[str | Path], log: Path, environ: dict[str, str]) -> None:
         text = log.read_text(errors='replace')
         reason = next((cause for sign, cause in FAILURES if re.search(sign, text)), None)
         errors = re.findall(r'(?im)^.*\berror\b.*$', text) or [last_line(log)]
-        raise SetupError(f'{reason or errors[-1].strip()[:200]} (the log is {log})')
+        reason = reason or errors[-1].strip()[:200] or f'it ended with {process.returncode}'
+        raise SetupError(f'{reason} (the log is {log})')
+
+
+class Step(NamedTuple):
+    """One step of the set-up; done once the state file has its key under its name."""
+
+    name: str
+    what: str
+    key: str
+    action: Callable[[], None]
 
 
 class Environment:
@@ -162,46 +185,54 @@ class Environment:
         self.build = self.path / 'build' / 'llmseg_ros'
         self.log = self.path / 'llmseg_setup.log'
         self.python = self.path / 'bin' / 'python'
+        self.site_packages = self.path / 'lib' / f'python{python_version()}' / 'site-packages'
 
-    def steps(self) -> list[tuple[str, str, str, Callable[[], None]]]:
-        """Return name, what it is, hash of what it is made from, and function of each step."""
-        requirements = [f'ros-{self.distro}', 'core', 'crf', 'test']
-        about = [f'ROS 2 {self.distro}', 'library, 6 GB', 'CRF, compiled', 'tests']
+    def steps(self) -> list[Step]:
+        """Return the steps in their order."""
+        about = {
+            f'ros-{self.distro}': f'ROS 2 {self.distro}',
+            'core': 'the library, 6 GB',
+            'crf': 'compiled, a minute',
+            'test': 'test tools',
+        }
         interfaces = hash_of(
             *sorted([*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')]),
             ROOT / 'package.xml',
             ROOT / 'CMakeLists.txt',
             ROOT / 'scripts' / 'executable.py.in',
         )
-        installed = [
+        sources = [
             str(path.relative_to(ROOT))
             for folder in ('llmseg_ros', 'config', 'launch')
             for path in sorted((ROOT / folder).rglob('*'))
             if '__pycache__' not in path.parts
         ]
-        interpreter = f'{sys.version} {sys.base_prefix} {self.path}'
+        interpreter = hash_of(python_version(), sys.base_prefix, str(self.path))
         return [
-            ('environment', self.path.name, hash_of(interpreter), self.create),
+            Step('environment', self.path.name, interpreter, self.create),
             *(
-                (
+                Step(
                     name,
                     f'requirements/{name}.txt ({what})',
                     hash_of(REQUIREMENTS / f'{name}.txt'),
-                    lambda name=name: self.install(name, requirements),  # type: ignore[misc]
+                    functools.partial(self.install, name, list(about)),
                 )
-                for name, what in zip(requirements, about)
+                for name, what in about.items()
             ),
-            ('interfaces', 'msg/ and srv/, compiled', interfaces, self.build_interfaces),
-            ('links', 'links to the source', hash_of(interfaces, *installed), self.link),
+            Step('interfaces', 'msg/ and srv/', interfaces, self.build_interfaces),
+            Step('links', 'links to the source', hash_of(interfaces, *sources), self.link),
         ]
 
     def state(self) -> dict[str, str]:
-        """Return the hash each finished step left; nothing where an installation was cut off."""
+        """Return the hash each finished step left; none where pip was cut off half-way."""
         try:
             state = json.loads(self.state_file.read_text())
+            cut_off = state.pop('installing', None)
+            if cut_off and 'Installing collected packages' in self.log.read_text(errors='replace'):
+                return {}
         except (OSError, ValueError):
             return {}
-        return {} if state.pop('installing', None) else state
+        return state
 
     def set_up(self) -> None:
         """Do the steps that are not done.
@@ -212,40 +243,42 @@ class Environment:
         started = time.monotonic()
         state = self.state()
         steps = self.steps()
-        if state.get('environment') != steps[0][2]:
+        if state.get('environment') != steps[0].key:
             state = {}  # no environment, a broken one, or one of another Python: make it anew
+        todo = [step for step in steps if state.get(step.name) != step.key]
+        if not todo:
+            return
+        print(f'setting up {self.path.name} with Python {python_version()}', flush=True)
+        check_machine()
+        if not state:
             check_disk(self.path)
-        todo = [step for step in steps if state.get(step[0]) != step[2]]
-        if todo:
-            print(f'setting up {self.path.name}: Python {platform.python_version()}', flush=True)
-            check_machine()
-        for number, (name, what, key, action) in enumerate(todo, start=1):
-            print(f'[{number}/{len(todo)}] {what}', flush=True)
+        for number, step in enumerate(todo, start=1):
+            print(f'[{number}/{len(todo)}] {step.what}', flush=True)
             step_started = time.monotonic()
-            state.pop(name, None)
-            if name != 'environment':
-                in_doubt = {} if name in ('interfaces', 'links') else {'installing': name}
-                self.state_file.write_text(json.dumps({**state, **in_doubt}))
-            action()
-            state[name] = key
+            state.pop(step.name, None)
+            if step.what.startswith('requirements/'):
+                self.state_file.write_text(json.dumps({**state, 'installing': step.name}))
+            step.action()
+            state[step.name] = step.key
             self.state_file.write_text(json.dumps(state))
             print(f'      done in {clock(time.monotonic() - step_started)}', flush=True)
-        if todo:
-            print(f'{self.path.name} is ready, {clock(time.monotonic() - started)}', flush=True)
+        print(f'{self.path.name} is ready, {clock(time.monotonic() - started)}', flush=True)
 
     def create(self) -> None:
         """Make an empty environment, in place of one that may be there."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir()
         base = getattr(sys, '_base_executable', sys.executable)
-        run([base, '-m', 'venv', self.path], self.log, clean_environ())
+        run([base, '-m', 'venv', str(self.path)], self.log, clean_environ())
 
     def install(self, name: str, requirements: list[str]) -> None:
         """Install a requirements file, with the pins of all of them in force."""
-        pins = [part for other in requirements for part in ('-c', REQUIREMENTS / f'{other}.txt')]
+        pip = [str(self.python), '-m', 'pip', 'install']
         options = ['--disable-pip-version-check', '--no-input', '--progress-bar', 'off']
-        command = [self.python, '-m', 'pip', 'install', *options]
-        run([*command, '-r', REQUIREMENTS / f'{name}.txt', *pins], self.log, clean_environ())
+        files = ['-r', f'{REQUIREMENTS / name}.txt']
+        for other in requirements:
+            files += ['-c', f'{REQUIREMENTS / other}.txt']
+        run([*pip, *options, *files], self.log, clean_environ())
         if name.startswith('ros-'):
             self.relocate()
 
@@ -260,19 +293,10 @@ class Environment:
             if here != text:
                 file.write_text(here)
 
-    @property
-    def site_packages(self) -> Path:
-        """Where the environment's packages are."""
-        return (
-            self.path
-            / f'lib/python{sys.version_info[0]}.{sys.version_info[1]}'
-            / 'site-packages'
-        )
-
     def build_interfaces(self) -> None:
         """Generate and compile the messages and services, from nothing."""
         shutil.rmtree(self.build, ignore_errors=True)
-        cmake = self.path / 'bin' / 'cmake'
+        cmake = str(self.path / 'bin' / 'cmake')
         settings = {
             'AMENT_CMAKE_SYMLINK_INSTALL': 'ON',
             'BUILD_TESTING': 'OFF',
@@ -280,17 +304,18 @@ class Environment:
             'Python3_EXECUTABLE': self.python,
         }
         defines = [f'-D{name}={value}' for name, value in settings.items()]
-        run([cmake, '-S', ROOT, '-B', self.build, *defines], self.log, self.build_environ())
-        jobs = str(os.cpu_count() or 1)
-        run([cmake, '--build', self.build, '--parallel', jobs], self.log, self.build_environ())
+        build = ['--build', str(self.build), '--parallel', str(os.cpu_count() or 1)]
+        environ = self.build_environ()
+        run([cmake, '-S', str(ROOT), '-B', str(self.build), *defines], self.log, environ)
+        run([cmake, *build], self.log, environ)
 
     def link(self) -> None:
         """Install the interfaces and, as links, the Python source, launch files and configuration.
 
         Links show an edit at once. A link whose file is gone is removed.
         """
-        cmake = self.path / 'bin' / 'cmake'
-        run([cmake, '--install', self.build], self.log, self.build_environ())
+        install = [str(self.path / 'bin' / 'cmake'), '--install', str(self.build)]
+        run(install, self.log, self.build_environ())
         folders = ('share/llmseg_ros', 'lib/llmseg_ros', 'include/llmseg_ros')
         for folder in (self.site_packages / 'llmseg_ros', *(self.path / f for f in folders)):
             for path in folder.rglob('*'):
