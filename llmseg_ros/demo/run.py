@@ -19,7 +19,7 @@ from llmseg_ros.demo.scenes import camera_frames
 from llmseg_ros.ros.isolation import isolated_graph
 
 FIRST_CLASSES = ('cat', 'cup', 'person', 'rocket', 'dog', 'chair')
-LATER_CLASSES = ('rocket', 'person', 'cup', 'cat', 'helmet', 'dog')
+LATER_CLASSES = ('rocket', 'person', 'cup', 'cat', 'table', 'dog')
 OWN_FILES = ('frames', 'received', 'logs', 'contact_sheet.png', 'summary.json', 'sent.json')
 STOP_SECONDS = 5.0
 DRAIN_SECONDS = 30.0  # for the recorder to hear what is still under way
