@@ -55,7 +55,16 @@ class ImageNetConfig:
     model: str = setting(
         'lite2', 'EfficientNet-Lite: lite0 is fastest', ('lite0', 'lite1', 'lite2'), restart=True
     )
-    short_side: int = setting(320, 'image short side in pixels', low=32, high=2048)
+    short_sides: tuple[int, ...] = setting(
+        (320,),
+        'image short sides in pixels; the maps of several are averaged',
+        low=32,
+        high=2048,
+        restart=True,
+    )
+    dilated: bool = setting(
+        True, 'patches of 16 pixels instead of 32, by dilating the last stage', restart=True
+    )
     temperature: float = setting(
         0.03, 'softness of the match of a name to the 1000 ImageNet names', low=0.001, high=1.0
     )
@@ -103,7 +112,30 @@ class SimSegConfig:
 
 @dataclass(frozen=True)
 class SubclassesConfig:
-    packs: bool = setting(True, 'use the curated subclass packs')
+    file: str = setting('', "the user's own subclass file, asked before all else", restart=True)
+    packs: bool = setting(True, 'use the curated subclass packs', restart=True)
+    filter: bool = setting(True, 'drop subclasses that would harm', restart=True)
+    store: str = setting(
+        '',
+        'file of the answers of language models, or off; empty: in the data folder',
+        restart=True,
+    )
+    llm: str = setting(
+        'auto',
+        'ask a language model for the rest: auto where base_url or OPENAI_API_KEY is set, or off',
+        ('auto', 'off'),
+        restart=True,
+    )
+    base_url: str = setting('', 'OpenAI-compatible server, as far as /v1', restart=True)
+    model: str = setting('gpt-4o-mini', 'language model', restart=True)
+    prompt: str = setting(
+        'few-shot', 'few-shot, zero-shot, or a file with {n} and {class} in it', restart=True
+    )
+    n: int = setting(10, 'subclasses to ask for', low=1, high=100, restart=True)
+    timeout: float = setting(60.0, 'seconds for one answer', low=0.1, high=3600.0, restart=True)
+    budget: int = setting(
+        1000, 'language model requests of one run', low=0, high=1_000_000, restart=True
+    )
 
 
 @dataclass(frozen=True)
@@ -120,13 +152,19 @@ class GateConfig:
         'share', 'which classes may appear in an image', ('simseg', 'share', 'none')
     )
     evidence: str = setting(
-        'subclasses',
-        'what stands for a class: its name, or the best of its name and subclasses',
-        ('superclass', 'subclasses'),
+        'mean',
+        'score of a class: of its name, or the mean or the best over its name and subclasses',
+        ('superclass', 'mean', 'max'),
     )
     top_k: int = setting(10, 'simseg: how many scores make the threshold', low=1, high=1000)
     margin: float = setting(0.02, 'simseg below 3 classes: distance to the best', low=0.0, high=2.0)
-    share: float = setting(0.5, 'share: least part of the best score', low=0.0, high=1.0)
+    share: float = setting(0.55, 'share: least part of the best score', low=0.0, high=1.0)
+    minimum: float = setting(
+        0.003,
+        'share: least score of all, so that an image may show none of the classes',
+        low=0.0,
+        high=2.0,
+    )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
 
 
@@ -142,7 +180,9 @@ class BackgroundConfig:
 
 @dataclass(frozen=True)
 class RefineConfig:
-    name: str = setting('crf', 'mask refinement; crf needs pydensecrf2', ('crf', 'none'))
+    name: str = setting(
+        'crf', 'mask refinement; crf needs pydensecrf2, else pamr', ('crf', 'pamr', 'none')
+    )
     short_side: int = setting(240, 'working size of the refiner in pixels', low=16, high=2048)
     iterations: int = setting(3, 'mean-field iterations', low=1, high=50)
     gaussian_sxy: float = setting(3.0, 'smoothness kernel width in pixels', low=0.1, high=1e3)

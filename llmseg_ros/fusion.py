@@ -59,14 +59,14 @@ def class_maps(
     the patches with every subclass and keeps the best.
 
     Args:
-        patches_hwd: (h, w, d), of length 1.
+        patches_hwd: (h, w, d), of length 1 unless their encoder says that the length counts.
         pooled_d: (d,), of length 1.
         descriptors_cnd: (c, n, d), of length 1.
         members_cn: (c, n) bool, False where a row is padding.
         config: the fusion.
 
     Returns:
-        (h, w, c) similarities in [-1, 1].
+        (h, w, c) similarities.
     """
     import torch
 

@@ -25,28 +25,32 @@ class Candidates(NamedTuple):
 
 
 def presence_scores(
-    pooled_d: torch.Tensor,
-    descriptors_cnd: torch.Tensor,
+    image_e: torch.Tensor,
+    evidence_cne: torch.Tensor,
     members_cn: torch.Tensor,
     config: GateConfig,
 ) -> torch.Tensor:
-    """Score how strongly the image as a whole shows each class, v . t.
+    """Score how strongly the image as a whole shows each class.
 
     Args:
-        pooled_d: (d,), of length 1.
-        descriptors_cnd: (c, n, d), of length 1, the class's own name at n = 0.
+        image_e: (e,), the image descriptor v of length 1, or an EvidenceEncoder's evidence.
+        evidence_cne: (c, n, e), the descriptors of length 1 of the class's own name (n = 0) and
+            its subclasses, or an EvidenceEncoder's evidence of them.
         members_cn: (c, n) bool, False where a row is padding.
-        config: evidence `superclass` is the class's own name (SimSeg), `subclasses` the best of
-            the whole set.
+        config: evidence `superclass` is v . t of the class's own name (SimSeg), `mean` and `max`
+            are over the name and the subclasses.
 
     Returns:
-        (c,) scores in [-1, 1].
+        (c,) scores.
     """
     import torch
 
     if config.evidence == 'superclass':
-        return descriptors_cnd[:, 0] @ pooled_d
-    return (descriptors_cnd @ pooled_d).masked_fill(~members_cn, -torch.inf).amax(dim=-1)
+        return evidence_cne[:, 0] @ image_e
+    scores_cn = evidence_cne @ image_e
+    if config.evidence == 'max':
+        return scores_cn.masked_fill(~members_cn, -torch.inf).amax(dim=-1)
+    return scores_cn.masked_fill(~members_cn, 0.0).sum(dim=-1) / members_cn.sum(dim=-1)
 
 
 def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
@@ -57,7 +61,7 @@ def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
         config: `simseg` keeps the best `max_candidates` that reach mean + std of the `top_k` best
             scores (SimSeg's published code; Sun et al. use it unchanged), and below 3 classes,
             where a deviation says nothing, those within `margin` of the best. `share` keeps those
-            that reach `share` of the best score. `none` lets all classes compete.
+            that reach `share` of the best score and `minimum`. `none` lets all classes compete.
 
     Returns:
         The candidates; `none` returns all classes, the others at most `max_candidates`.
@@ -70,7 +74,7 @@ def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
     count = min(config.max_candidates, len(scores_c))
     best_k, index_k = scores_c.topk(count)
     if config.name == 'share':
-        threshold = config.share * best_k[0]
+        threshold = (config.share * best_k[0]).clamp(min=config.minimum)
     elif len(scores_c) < MIN_SCORES_FOR_STD:
         threshold = best_k[0] - config.margin
     else:

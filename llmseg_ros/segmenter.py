@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterable
@@ -16,9 +17,10 @@ from llmseg_ros.background import label_logits
 from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
 from llmseg_ros.config import SegmenterConfig, load_config
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
+from llmseg_ros.encoders.base import EvidenceEncoder
 from llmseg_ros.fusion import class_maps
 from llmseg_ros.presence import presence_scores, select_candidates
-from llmseg_ros.refine import refine
+from llmseg_ros.refine import available_refiner, refine
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.subclasses.resolver import Resolver
 
@@ -52,12 +54,14 @@ class Vocabulary:
         classes: in the order asked for.
         descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
         members_cn: (c, n) bool, False where a descriptor is padding.
+        evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
     """
 
     version: int
     classes: tuple[VocabularyClass, ...]
     descriptors_cnd: torch.Tensor
     members_cn: torch.Tensor
+    evidence_cne: torch.Tensor
 
 
 class Segmenter:
@@ -74,6 +78,7 @@ class Segmenter:
         config: SegmenterConfig = SegmenterConfig(),  # noqa: B008, frozen
         classes: Iterable[str] = (),
         registry: ClassRegistry | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         """Load the encoder and describe the classes.
 
@@ -81,12 +86,13 @@ class Segmenter:
             config: of every stage.
             classes: names to begin with.
             registry: to share ids and versions with a segmenter before this one.
+            encoder: to share one that is loaded, else the configured one is.
 
         Raises:
             EncoderUnavailable: the encoder's packages or weights aren't here.
         """
-        self.config = config
-        self.encoder: Encoder = create_encoder(config)
+        self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
+        self.encoder: Encoder = create_encoder(config) if encoder is None else encoder
         self._registry = ClassRegistry() if registry is None else registry
         self._resolver = Resolver(config.subclasses)
         self._updating = threading.Lock()
@@ -109,6 +115,11 @@ class Segmenter:
             self.vocabulary = self._describe(update)
             return update
 
+    def reconfigure(self, config: SegmenterConfig) -> None:
+        """Take on new settings between two frames; those marked `restart` have no effect."""
+        self.encoder.reconfigure(config)
+        self.config = config
+
     def segment(self, rgb: NDArray[np.uint8]) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.
 
@@ -124,11 +135,23 @@ class Segmenter:
         return self.segment_features(features, rgb, started)
 
     def segment_features(
-        self, features: ImageFeatures, rgb: NDArray[np.uint8], started: float | None = None
+        self,
+        features: ImageFeatures,
+        rgb: NDArray[np.uint8],
+        started: float | None = None,
+        config: SegmenterConfig | None = None,
     ) -> Segmentation:
-        """Segment an image that is already encoded, for several settings over one encoding."""
+        """Segment an image that is already encoded, for several settings over one encoding.
+
+        Args:
+            features: of the image.
+            rgb: (H, W, 3) uint8 image.
+            started: when its encoding began, by time.perf_counter.
+            config: of the stages from fusion on, else the segmenter's own.
+        """
         import torch
 
+        config = self.config if config is None else config
         vocabulary = self.vocabulary  # read once: another thread may put a new one in its place
         clock = StageClock(started)
         clock.lap('encode')
@@ -136,22 +159,26 @@ class Segmenter:
             if not vocabulary.classes:
                 return background_only(rgb, vocabulary.version, clock.timings_ms)
             pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+            patches_hwd = features.patches_hwd
+            if not features.keep_length:
+                patches_hwd = torch.nn.functional.normalize(patches_hwd, dim=-1)
             maps_hwc = class_maps(
-                torch.nn.functional.normalize(features.patches_hwd, dim=-1),
+                patches_hwd,
                 pooled_d,
                 vocabulary.descriptors_cnd,
                 vocabulary.members_cn,
-                self.config.fusion,
+                config.fusion,
             )
             clock.lap('fuse')
+            image_e = pooled_d if features.evidence_e is None else features.evidence_e
             scores_c = presence_scores(
-                pooled_d, vocabulary.descriptors_cnd, vocabulary.members_cn, self.config.gate
+                image_e, vocabulary.evidence_cne, vocabulary.members_cn, config.gate
             )
-            candidates = select_candidates(scores_c, self.config.gate)
+            candidates = select_candidates(scores_c, config.gate)
             maps_khw = maps_hwc[..., candidates.index_k].permute(2, 0, 1)
-            logits_khw = label_logits(maps_khw, candidates.valid_k, self.config.background)
+            logits_khw = label_logits(maps_khw, candidates.valid_k, config.background)
             clock.lap('gate')
-            best_hw, confidence_hw = refine(logits_khw, rgb, self.config.refine)
+            best_hw, confidence_hw = refine(logits_khw, rgb, config.refine)
             labels_hw = label_ids(vocabulary, candidates.index_k.cpu().numpy())[best_hw]
         clock.lap('refine')
         results = class_results(vocabulary, scores_c.cpu().numpy(), labels_hw)
@@ -167,19 +194,29 @@ class Segmenter:
         for entry in update.classes:
             known = self._resolver.resolve(entry.name)
             classes.append(VocabularyClass(entry.id, entry.name, known.names, known.source))
+        if not classes:
+            empty = torch.zeros(0, 0, 0)
+            return Vocabulary(update.version, (), empty, empty[0].bool(), empty)
         names = [name for item in classes for name in (item.name, *item.subclasses)]
         counts = [1 + len(item.subclasses) for item in classes]
-        if not classes:
-            return Vocabulary(update.version, (), torch.zeros(0, 0, 0), torch.zeros(0, 0).bool())
-        descriptors = self.encoder.encode_text(names).split(counts)
-        members = [torch.ones(count, dtype=torch.bool, device=self.encoder.device) for count in counts]
-        pad = torch.nn.utils.rnn.pad_sequence
-        return Vocabulary(
-            update.version,
-            tuple(classes),
-            pad(descriptors, batch_first=True),
-            pad(members, batch_first=True),
-        )
+        descriptors_cnd, members_cn = pad_sets(self.encoder.encode_text(names), counts)
+        evidence_cne = descriptors_cnd
+        if isinstance(self.encoder, EvidenceEncoder):
+            evidence_cne, _ = pad_sets(self.encoder.encode_evidence(names), counts)
+        return Vocabulary(update.version, tuple(classes), descriptors_cnd, members_cn, evidence_cne)
+
+
+def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay out (s, d) rows as one padded set per class.
+
+    Returns:
+        (c, n, d) rows with zeros where a class has fewer than n, and (c, n) bool, True for rows.
+    """
+    import torch
+
+    sets_cnd = torch.nn.utils.rnn.pad_sequence(list(rows_sd.split(counts)), batch_first=True)
+    counts_c1 = torch.tensor(counts, device=rows_sd.device)[:, None]
+    return sets_cnd, torch.arange(sets_cnd.shape[1], device=rows_sd.device) < counts_c1
 
 
 class StageClock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,16 @@ class ImageFeatures(NamedTuple):
     Attributes:
         patches_hwd: (h, w, d) float32, projected patch features, NOT normalised.
         pooled_d: (d,) float32, the global descriptor, NOT normalised.
-        averaged: the patches are means of unit features over overlapping windows. Their products
-            with a descriptor are mean cosines already: do not normalise them.
+        keep_length: the length of a patch counts, so it isn't normalised before the product with a
+            descriptor: means of unit features over overlapping windows give mean cosines as they
+            are, and a classifier's features are short where it sees no object.
+        evidence_e: what the image as a whole shows, of an EvidenceEncoder; (e,) float32.
     """
 
     patches_hwd: torch.Tensor
     pooled_d: torch.Tensor
-    averaged: bool = False
+    keep_length: bool = False
+    evidence_e: torch.Tensor | None = None
 
 
 class Encoder(Protocol):
@@ -45,4 +48,13 @@ class Encoder(Protocol):
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names through the text templates into (n, d) float32, rows of length 1."""
+        ...
+
+
+@runtime_checkable
+class EvidenceEncoder(Encoder, Protocol):
+    """An encoder that tells what is in an image by more than the product of two descriptors."""
+
+    def encode_evidence(self, names: Sequence[str]) -> torch.Tensor:
+        """Encode names into (n, e) float32: the product with `evidence_e` is a name's presence."""
         ...

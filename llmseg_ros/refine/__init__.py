@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +11,9 @@ from numpy.typing import NDArray
 
 from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.refine.crf import refine_crf
+from llmseg_ros.maps import resize_maps
+from llmseg_ros.refine.crf import crf_available, refine_crf
+from llmseg_ros.refine.pamr import refine_pamr
 
 if TYPE_CHECKING:
     import torch
@@ -28,32 +32,46 @@ def refine(
     Returns:
         (H, W) index of the best label, and its (H, W) probability.
     """
-    if config.name == 'none':
-        return best_label(resize_maps(logits_khw, rgb.shape[:2]).softmax(dim=0))
-    import cv2
     import torch
 
+    if config.name == 'none':
+        return best_label(resize_maps(logits_khw, rgb.shape[:2]).softmax(dim=0))
+    small = shrink(rgb, config.short_side)
+    if config.name == 'pamr':
+        probabilities_khw = resize_maps(logits_khw, small.shape[:2]).softmax(dim=0)
+        small_3hw = torch.from_numpy(small).to(logits_khw.device).permute(2, 0, 1).float()
+        refined_khw = refine_pamr(probabilities_khw, small_3hw)
+        return best_label(resize_maps(refined_khw, rgb.shape[:2]))
     present_k = torch.nonzero(logits_khw[:, 0, 0] > ABSENT)[:, 0]  # the CRF's time goes with k
-    height, width = working_size(rgb.shape[:2], config.short_side)
-    probabilities_khw = resize_maps(logits_khw[present_k], (height, width)).softmax(dim=0)
-    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    refined_khw = refine_crf(probabilities_khw.cpu().numpy(), small, config)
-    best_hw, confidence_hw = best_label(resize_maps(torch.from_numpy(refined_khw), rgb.shape[:2]))
+    if len(present_k) == 1:
+        return np.zeros(rgb.shape[:2], np.int64), np.ones(rgb.shape[:2], np.float32)
+    probabilities_khw = resize_maps(logits_khw[present_k], small.shape[:2]).softmax(dim=0)
+    refined_khw = torch.from_numpy(refine_crf(probabilities_khw.cpu().numpy(), small, config))
+    best_hw, confidence_hw = best_label(resize_maps(refined_khw, rgb.shape[:2]))
     return present_k.cpu().numpy()[best_hw], confidence_hw
 
 
-def working_size(shape: tuple[int, ...], short_side: int) -> tuple[int, int]:
-    """Return height and width of an image scaled down to a short side, never up."""
-    scale = min(1.0, short_side / min(shape))
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+def available_refiner(config: RefineConfig) -> RefineConfig:
+    """Fall back from `crf` to `pamr`, with a warning, where pydensecrf is not installed."""
+    if config.name == 'crf' and not crf_available():
+        logging.getLogger(__name__).warning(
+            'refine.name is crf but pydensecrf is not installed (pip install pydensecrf2): '
+            'masks are refined by pamr'
+        )
+        return dataclasses.replace(config, name='pamr')
+    return config
 
 
-def resize_maps(maps_khw: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Resize (k, h, w) maps bilinearly to (k, H, W)."""
-    import torch
+def shrink(rgb: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """Scale an (H, W, 3) image down to a short side in pixels, never up."""
+    import cv2
 
-    size = (shape[0], shape[1])
-    return torch.nn.functional.interpolate(maps_khw[None], size, mode='bilinear')[0]
+    height, width = rgb.shape[:2]
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def best_label(

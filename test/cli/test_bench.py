@@ -32,7 +32,7 @@ def test_spread() -> None:
 
 def test_bench(llmseg: Callable[..., Any], tmp_path: Path) -> None:
     config = tmp_path / 'small.yaml'
-    config.write_text('imagenet: {model: lite0, short_side: 64}')
+    config.write_text('imagenet: {model: lite0, short_sides: [64]}')
     outcome = llmseg('bench', '--config', config, '--frames', 2, '--json', tmp_path / 'bench.json')
     assert outcome.code == 0, outcome.err
     report = json.loads((tmp_path / 'bench.json').read_text(encoding='utf-8'))

@@ -121,7 +121,7 @@ def test_pooled_is_what_open_clip_computes(tiny_models, name):
 def test_averaged_windows_give_the_mean_cosine_of_the_windows(tiny_models, photo, mode):
     encoder = make_encoder(tiny_models, attention=mode)
     features = encoder.encode_image(photo)  # 6 x 10 patches: windows of 4 at 0, 2 and 0, 2, 4, 6
-    assert features.averaged
+    assert features.keep_length
     assert features.patches_hwd.shape == (6, 10, 20)
     whole = make_encoder(tiny_models, attention=mode, windows=False)
     image = encoded_pixels(whole, photo)

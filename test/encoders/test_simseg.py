@@ -99,7 +99,7 @@ def test_tokens_and_pooling_are_those_of_the_formulas(published, photo):
     tokens = slow_vit(slow.Weights(state, 'image_encoder.model.model.'), image.double().numpy())
     projected = tokens @ state['image_projection.linear.weight'].double().numpy().T
     assert features.patches_hwd.shape == (3, 3, 24)
-    assert not features.averaged
+    assert not features.keep_length
     np.testing.assert_allclose(features.patches_hwd.flatten(0, 1), projected, rtol=1e-5, atol=1e-5)
     pooled = slow.unit(slow.loda(projected, 5))
     np.testing.assert_allclose(features.pooled_d, pooled, rtol=1e-5, atol=1e-5)

@@ -149,13 +149,24 @@ def peer(only_peer: Peer) -> Iterator[Peer]:
     only_peer.tidy()
 
 
+@pytest.fixture
+def stranger(graph: None) -> Iterator[Peer]:
+    """Give a node nobody in the graph knows of yet, as of a process just started."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield Peer(context)
+    rclpy.shutdown(context=context)
+
+
 @pytest.fixture(scope='session')
 def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegProcess]:
     """Start the node with the embedded encoder; one process for all tests that need no other."""
     from llmseg_ros.files import shipped_path
 
     config = str(shipped_path('config/offline.yaml'))
-    options = ('-p', 'imagenet.model:=lite0', '-p', 'imagenet.short_side:=160')
+    options = ('-p', 'imagenet.model:=lite0', '-p', 'imagenet.short_sides:=[160]')
     process = SegProcess(tmp_path_factory.mktemp('seg'), '--params-file', config, *options)
     process.wait_for_log('listening to /image')
     yield process
