@@ -7,6 +7,7 @@ descriptors and docs are made from them.
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,11 +185,13 @@ class RefineConfig:
         'crf', 'mask refinement; crf needs pydensecrf2, else pamr', ('crf', 'pamr', 'none')
     )
     short_side: int = setting(240, 'working size of the refiner in pixels', low=16, high=2048)
-    iterations: int = setting(3, 'mean-field iterations', low=1, high=50)
+    iterations: int = setting(5, 'mean-field iterations', low=1, high=50)
     gaussian_sxy: float = setting(3.0, 'smoothness kernel width in pixels', low=0.1, high=1e3)
     gaussian_compat: float = setting(3.0, 'smoothness weight', low=0.0, high=1e3)
-    bilateral_sxy: float = setting(40.0, 'appearance kernel width in pixels', low=0.1, high=1e3)
-    bilateral_srgb: float = setting(13.0, 'appearance kernel width in grey levels', low=0.1, high=1e3)
+    bilateral_sxy: float = setting(60.0, 'appearance kernel width in pixels', low=0.1, high=1e3)
+    bilateral_srgb: float = setting(
+        8.0, 'appearance kernel width in grey levels', low=0.1, high=1e3
+    )
     bilateral_compat: float = setting(10.0, 'appearance weight', low=0.0, high=1e3)
 
 
@@ -268,12 +271,16 @@ def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
         ConfigError: it is of the wrong type, not among the choices, or out of range.
     """
     kind = type(field.default)
-    if kind is tuple and isinstance(value, (list, tuple)):
+    if kind is tuple and isinstance(value, (list, tuple, array)):
         value = tuple(value)
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(f'{name} is {value!r}, expected {kind.__name__}')
+    if kind is tuple:
+        item = type(field.default[0])
+        if not value or any(type(part) is not item for part in value):
+            raise ConfigError(f'{name} is {value!r}, expected a list of {item.__name__}')
     choices, low, high = (field.metadata[key] for key in ('choices', 'low', 'high'))
     if choices and value not in choices:
         raise ConfigError(f'{name} is {value!r}, expected one of {", ".join(choices)}')

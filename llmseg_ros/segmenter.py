@@ -116,9 +116,16 @@ class Segmenter:
             return update
 
     def reconfigure(self, config: SegmenterConfig) -> None:
-        """Take on new settings between two frames; those marked `restart` have no effect."""
-        self.encoder.reconfigure(config)
-        self.config = config
+        """Take on new settings between two frames; slow where they are the encoder's.
+
+        Raises:
+            EncoderUnavailable: the encoder can't be had with these settings.
+        """
+        with self._updating:
+            if encoder_settings(config) != encoder_settings(self.config):
+                self.encoder = create_encoder(config)
+                self.vocabulary = self._describe(self._registry.current)
+            self.config = config
 
     def segment(self, rgb: NDArray[np.uint8]) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.
@@ -182,9 +189,7 @@ class Segmenter:
             labels_hw = label_ids(vocabulary, candidates.index_k.cpu().numpy())[best_hw]
         clock.lap('refine')
         results = class_results(vocabulary, scores_c.cpu().numpy(), labels_hw)
-        return Segmentation(
-            labels_hw, confidence_hw, results, vocabulary.version, clock.timings_ms
-        )
+        return Segmentation(labels_hw, confidence_hw, results, vocabulary.version, clock.timings_ms)
 
     def _describe(self, update: ClassUpdate) -> Vocabulary:
         """Look up the subclasses of a class list and encode all names in one batch."""
@@ -196,7 +201,7 @@ class Segmenter:
             classes.append(VocabularyClass(entry.id, entry.name, known.names, known.source))
         if not classes:
             empty = torch.zeros(0, 0, 0)
-            return Vocabulary(update.version, (), empty, empty[0].bool(), empty)
+            return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
         names = [name for item in classes for name in (item.name, *item.subclasses)]
         counts = [1 + len(item.subclasses) for item in classes]
         descriptors_cnd, members_cn = pad_sets(self.encoder.encode_text(names), counts)
@@ -217,6 +222,11 @@ def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, to
     sets_cnd = torch.nn.utils.rnn.pad_sequence(list(rows_sd.split(counts)), batch_first=True)
     counts_c1 = torch.tensor(counts, device=rows_sd.device)[:, None]
     return sets_cnd, torch.arange(sets_cnd.shape[1], device=rows_sd.device) < counts_c1
+
+
+def encoder_settings(config: SegmenterConfig) -> tuple[object, ...]:
+    """Return the part of a configuration that encoders are made with."""
+    return config.encoder, getattr(config, config.encoder.name)
 
 
 class StageClock:

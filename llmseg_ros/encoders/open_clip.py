@@ -103,7 +103,8 @@ class OpenClipEncoder:
         encoded = [self._encode(part, window_grid) for part in windows_nchw.split(config.batch)]
         patches_nhwd, pooled_nd = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         patches_hwd = average_windows(normalize(patches_nhwd, dim=-1), origins, grid)
-        return ImageFeatures(patches_hwd, normalize(pooled_nd, dim=-1).mean(dim=0), keep_length=True)
+        pooled_d = normalize(pooled_nd, dim=-1).mean(dim=0)
+        return ImageFeatures(patches_hwd, pooled_d, keep_length=True)
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names through the text templates into (n, d) float32, rows of length 1."""

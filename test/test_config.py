@@ -1,0 +1,90 @@
+"""Configuration files: good ones read, bad ones refused with the setting's name."""
+
+import dataclasses
+
+import pytest
+
+from llmseg_ros.config import ConfigError, SegmenterConfig, build_config, load_config
+from llmseg_ros.files import shipped_path
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'fusion: {name: mean}\nimagenet: {short_sides: [320, 480]}',
+        '/**:\n  ros__parameters:\n    fusion: {name: mean}\n'
+        '    imagenet: {short_sides: [320, 480]}\n    node: {lazy: true}\n    classes: [cat]',
+    ],
+    ids=['plain', 'as ROS parameters'],
+)
+def test_settings_are_read(tmp_path, text):
+    path = tmp_path / 'config.yaml'
+    path.write_text(text)
+    config = load_config(path)
+    assert config.fusion.name == 'mean'
+    assert config.imagenet.short_sides == (320, 480)
+    assert config.gate == SegmenterConfig().gate
+
+
+def test_an_empty_file_is_the_default(tmp_path):
+    path = tmp_path / 'config.yaml'
+    path.write_text('')
+    assert load_config(path) == SegmenterConfig()
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        ({'fusio': {}}, "no section 'fusio'"),
+        ({'fusion': {'nam': 'max'}}, 'no setting fusion.nam'),
+        ({'fusion': {'name': 'best'}}, "fusion.name is 'best', expected one of paper"),
+        ({'fusion': {'temperature': 'hot'}}, 'fusion.temperature .* expected float'),
+        ({'fusion': {'temperature': float('nan')}}, 'fusion.temperature is nan'),
+        ({'imagenet': {'short_sides': [320, 4]}}, 'imagenet.short_sides .* expected 32 to 2048'),
+        ({'imagenet': {'short_sides': ['320']}}, 'imagenet.short_sides'),
+        ({'imagenet': {'short_sides': []}}, 'imagenet.short_sides'),
+        ({'gate': {'top_k': True}}, 'gate.top_k is True, expected int'),
+        ({'gate': 3}, 'gate: expected settings by name'),
+    ],
+)
+def test_bad_settings_are_refused(data, reason):
+    with pytest.raises(ConfigError, match=reason):
+        build_config(data)
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [(b'a: [', 'not YAML'), (b'- a', 'settings by name'), (b'\xff\xfe\x00', 'config.yaml')],
+)
+def test_bad_files_are_refused(tmp_path, content, reason):
+    path = tmp_path / 'config.yaml'
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=reason):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r'absent\.yaml'):
+        load_config(tmp_path / 'absent.yaml')
+
+
+@pytest.mark.parametrize(
+    'path', sorted(shipped_path('config').glob('*.yaml')), ids=lambda p: p.name
+)
+def test_shipped_configurations_are_good(path):
+    assert isinstance(load_config(path), SegmenterConfig)
+
+
+@pytest.mark.parametrize(
+    'field',
+    [
+        pytest.param(field, id=f'{section.name}.{field.name}')
+        for section in dataclasses.fields(SegmenterConfig)
+        for field in dataclasses.fields(section.default)
+    ],
+)
+def test_every_default_is_allowed_and_described(field):
+    from llmseg_ros.config import check_setting
+
+    assert field.metadata['help']
+    assert check_setting(field, field.default, field.name) == field.default
