@@ -206,17 +206,22 @@ def compare_loops(folder: Path, frames: Sequence[NDArray[np.uint8]]) -> list[dic
         simseg=write_random_simseg(folder),
         subclasses=SubclassesConfig(packs=False, llm='off'),
     )
-    gates = {
-        'published gate': GateConfig(name='simseg', evidence='superclass', top_k=TOP_K),
-        '5 candidates': GateConfig(name='share', evidence='superclass', share=0.0),
-        'ours on all 20': GateConfig(name='none'),
+    # the published gate keeps few classes of random weights, so five are forced as well
+    published = GateConfig(name='simseg', evidence='superclass', top_k=TOP_K)
+    five = GateConfig(name='share', evidence='superclass', share=0.0)
+    half = replace(base.refine, short_side=INPUT // 2)
+    cases = {
+        'published gate': replace(base, gate=published),
+        '5 candidates': replace(base, gate=five),
+        '5 candidates, CRF at half resolution': replace(base, gate=five, refine=half),
+        '5 candidates, ours on all 20': replace(base, gate=GateConfig(name='none')),
     }
     rows = []
-    for name, gate in gates.items():
-        segmenter = Segmenter(replace(base, gate=gate), CLASSES)
+    for name, config in cases.items():
+        segmenter = Segmenter(config, CLASSES)
         state = torch.load(base.simseg.checkpoint, weights_only=True)['state_dict']
         port = PublishedLoop(state, segmenter.encoder.encode_text(CLASSES))
-        gated = gate.name == 'simseg'
+        gated = config.gate is published
         counts = [port(frame, gated)[1] for frame in frames]
         times = time_in_turns(
             {'published': lambda rgb: port(rgb, gated), 'ours': segmenter.segment},  # noqa: B023
