@@ -238,13 +238,14 @@ def build_config(data: Mapping[str, Any]) -> SegmenterConfig:
     Raises:
         ConfigError: a setting is unknown, of the wrong type, or out of range.
     """
-    sections = {field.name: type(field.default) for field in dataclasses.fields(SegmenterConfig)}
+    sections: dict[str, type[Any]] = {
+        field.name: type(field.default) for field in dataclasses.fields(SegmenterConfig)
+    }
     unknown = set(data) - set(sections)
     if unknown:
         raise ConfigError(f'no section {sorted(unknown)[0]!r}; there are {", ".join(sections)}')
-    return SegmenterConfig(
-        **{name: build_section(sections[name], data[name], name) for name in data}
-    )
+    built: dict[str, Any] = {name: build_section(sections[name], data[name], name) for name in data}
+    return SegmenterConfig(**built)
 
 
 def build_section(section: type[T], values: Any, name: str) -> T:
@@ -270,7 +271,8 @@ def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     Raises:
         ConfigError: it is of the wrong type, not among the choices, or out of range.
     """
-    kind = type(field.default)
+    default: Any = field.default
+    kind = type(default)
     if kind is tuple and isinstance(value, (list, tuple, array)):
         value = tuple(value)
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -278,7 +280,7 @@ def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     if type(value) is not kind:
         raise ConfigError(f'{name} is {value!r}, expected {kind.__name__}')
     if kind is tuple:
-        item = type(field.default[0])
+        item = type(default[0])
         if not value or any(type(part) is not item for part in value):
             raise ConfigError(f'{name} is {value!r}, expected a list of {item.__name__}')
     choices, low, high = (field.metadata[key] for key in ('choices', 'low', 'high'))
