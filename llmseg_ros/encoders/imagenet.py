@@ -124,7 +124,8 @@ class SentenceEncoder:
         disable_progress_bar()  # it is shown in logs and pipes as well
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+        model = AutoModel.from_pretrained(folder, local_files_only=True)
+        self._model = model.eval().requires_grad_(False).to(device)
         self._device = device
         self._known: dict[str, torch.Tensor] = {}
 
