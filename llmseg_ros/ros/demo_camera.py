@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from llmseg_ros.demo.bags import CLASSES_TOPIC, IMAGE_TOPIC, LABEL_MAP_TOPIC, LABELS_TOPIC
 from llmseg_ros.msg import ClassList, LabelMap
 
-READY_SECONDS = 120.0
+READY_SECONDS = 240.0  # on a machine busy with other things
 FIRST_ANSWER_SECONDS = 20.0
 LATCHED = QoSProfile(
     depth=1,
