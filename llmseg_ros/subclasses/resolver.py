@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from llmseg_ros.classes import name_key
 from llmseg_ros.config import SubclassesConfig
-from llmseg_ros.subclasses.packs import curated_packs
+from llmseg_ros.subclasses.background import AskingStatus, BackgroundAsker
+from llmseg_ros.subclasses.llm import LlmClient, LlmError, llm_wanted
+from llmseg_ros.subclasses.packs import Pack, curated_packs, load_pack
+from llmseg_ros.subclasses.parse import parse_answer
+from llmseg_ros.subclasses.prompts import load_prompt
+from llmseg_ros.subclasses.store import Answer, Question, Store, default_store_path
 
 Source = Literal['llm', 'store', 'pack', 'name']
+
+ASK_AGAIN_SECONDS = 86_400.0  # after an answer without any name in it
 
 
 @dataclass(frozen=True)
@@ -17,24 +27,128 @@ class Subclasses:
 
     Attributes:
         names: without the class name itself, which whoever uses them adds.
-        source: 'llm' just asked, 'store' asked earlier, 'pack' a curated or the user's own file,
-            'name' none: the class stands under its own name alone.
+        source: 'llm' asked in this run, 'store' asked earlier, 'pack' a curated file or the
+            user's own, 'name' none: the class stands under its own name alone.
+        asked_at: seconds since 1970, where a language model was asked.
     """
 
     names: tuple[str, ...]
     source: Source
+    asked_at: float | None = None
 
 
 class Resolver:
-    """Resolve class names at once: from a curated pack, else to the name alone."""
+    """Resolve class names: the user's file, curated packs, the store, then a language model.
 
-    def __init__(self, config: SubclassesConfig = SubclassesConfig()) -> None:  # noqa: B008
-        self._packs = curated_packs() if config.packs else ()
+    Raises:
+        PackError: the user's file can't be used.
+        PromptError: the prompt template can't be used.
+        StoreError: the store is another program's or of a newer version.
+        LlmError: the base URL is none.
+    """
+
+    def __init__(self, config: SubclassesConfig | None = None) -> None:
+        self._config = config = config or SubclassesConfig()
+        self._packs: list[Pack] = [load_pack(config.file)] if config.file else []
+        self._packs += curated_packs() if config.packs else ()
+        self._prompt = load_prompt(config.prompt)
+        self._client = LlmClient(config) if llm_wanted(config) else None
+        path = config.store or default_store_path()
+        wanted = self._client or config.store or default_store_path().exists()
+        self.store = Store(path) if wanted and config.store != 'off' else None
+        self._asker = BackgroundAsker(self.ask)
+        self._asked: set[Question] = set()
+
+    @property
+    def status(self) -> AskingStatus:
+        """How the asking in the background goes."""
+        return self._asker.status
+
+    @property
+    def requests(self) -> int:
+        """Requests made to the language model so far."""
+        return self._client.requests if self._client else 0
 
     def resolve(self, name: str) -> Subclasses:
-        """Return the subclasses known now, without waiting for anything."""
+        """Return the subclasses known now, without waiting for the network."""
         for pack in self._packs:
             names = pack.find(name)
             if names is not None:
                 return Subclasses(names, 'pack')
-        return Subclasses((), 'name')
+        return self.answered(name) or Subclasses((), 'name')
+
+    def resolve_all(
+        self,
+        names: Iterable[str],
+        on_ready: Callable[[str, Subclasses], None] | None = None,
+    ) -> dict[str, Subclasses]:
+        """Return what is known now of every name; ask the language model for the rest.
+
+        Args:
+            names: the class list in force; what an earlier list still waits for is given up.
+            on_ready: called on another thread with every answer that arrives later; `resolve`
+                gives it from then on. Without it nothing is asked.
+        """
+        known = {name: self.resolve(name) for name in names}
+        if on_ready is not None and self._client is not None:
+            missing = [name for name, found in known.items() if self._worth_asking(name, found)]
+            self._asker.want(missing, on_ready)
+        return known
+
+    def ask(self, name: str, refresh: bool = False) -> Subclasses:
+        """Return the language model's subclasses; waits until it has answered.
+
+        It is asked once for a class, ever: by one process at a time, and only where the store has
+        no answer yet or `refresh` asks for a new one.
+
+        Raises:
+            LlmError: no language model is set, or it gave no answer.
+        """
+        if self._client is None or self.store is None:
+            raise LlmError(
+                'no language model is set: give a base URL, or put a key into OPENAI_API_KEY'
+            )
+        question = self.question(name)
+        asked_from = time.time()
+        with self.store.claim(question, lambda: self._asker.closed):
+            if self._asker.closed:
+                raise LlmError('nothing is asked any more, the program ends')
+            answer = self.store.find(question)
+            outdated = answer is not None and refresh and answer.asked_at < asked_from
+            if answer is None or outdated or not self._lasts(answer):
+                text = self._client.ask(self._prompt.render(name, self._config.n))
+                self.store.put(question, Answer(text, time.time()))
+                self._asked.add(question)
+        return self.answered(name) or Subclasses((), 'name')
+
+    def answered(self, name: str) -> Subclasses | None:
+        """Return what a language model has answered, None where it holds no subclass."""
+        question = self.question(name)
+        answer = self.store.find(question) if self.store else None
+        names = parse_answer(answer.text, self._config.n) if answer else ()
+        if answer is None or not names:
+            return None
+        return Subclasses(names, 'llm' if question in self._asked else 'store', answer.asked_at)
+
+    def question(self, name: str) -> Question:
+        """Return what the answer for a class is kept under."""
+        return Question(name_key(name), self._prompt.key, self._config.n, self._config.model)
+
+    def close(self) -> None:
+        """Give up what is being asked, and close the store."""
+        self._asker.close()
+        if self._client is not None:
+            self._client.close()
+        if self.store is not None:
+            self.store.close()
+
+    def _worth_asking(self, name: str, found: Subclasses) -> bool:
+        if found.source != 'name':
+            return False
+        answer = self.store.find(self.question(name)) if self.store else None
+        return answer is None or not self._lasts(answer)
+
+    def _lasts(self, answer: Answer) -> bool:
+        """Tell whether an answer needn't be asked again: it has names, or is new."""
+        usable = bool(parse_answer(answer.text, self._config.n))
+        return usable or time.time() - answer.asked_at < ASK_AGAIN_SECONDS

@@ -1,0 +1,176 @@
+"""Dropping subclasses that would harm: a class is better off with few good ones.
+
+Sun et al. (CVPRW 2024, Table 2) find that indistinct subclasses cost accuracy, and leave telling
+them apart as future work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmseg_ros.classes import name_key
+
+if TYPE_CHECKING:
+    import torch
+
+FAR_SHARE = 0.3  # of the closeness the class's subclasses usually have; less is far
+# Words of all kinds: how close any two names are by chance differs from encoder to encoder.
+ANYTHING = (
+    'sky water grass wall road rock book bird car cup dog fish flower fruit hat house knife '
+    'machine phone shoe'
+).split()
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A subclass left out, and why, in words."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What is left of a class's subclasses; the class name itself always takes part.
+
+    Attributes:
+        kept: subclasses, in their order.
+        dropped: the others.
+        descriptors: (1 + kept, d) of the class name and those kept, where they were encoded.
+    """
+
+    kept: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+    descriptors: torch.Tensor | None = None
+
+
+def filter_subclasses(
+    classes: Mapping[str, Sequence[str]],
+    encode_text: Callable[[Sequence[str]], torch.Tensor] | None = None,
+) -> dict[str, Filtered]:
+    """Drop subclasses that repeat, name or resemble another class, or are far from their own.
+
+    Args:
+        classes: subclasses by class name: the classes requested together.
+        encode_text: the encoder's, names to (n, d) rows of length 1; without it only the spelling
+            is looked at.
+
+    Returns:
+        What is kept and dropped, by class name.
+    """
+    reasons = {name: _spelling_reasons(name, classes) for name in classes}
+    if encode_text is None or not classes:
+        return {name: _result(classes[name], reasons[name]) for name in classes}
+    spelt = {name: [name, *_without(classes[name], reasons[name])] for name in classes}
+    rows = encode_text([*(text for texts in spelt.values() for text in texts), *ANYTHING])
+    *blocks, anything = rows.split([*map(len, spelt.values()), len(ANYTHING)])
+    descriptors = dict(zip(classes, blocks, strict=True))
+    chance = float((rows @ anything.T).median())
+    results = {}
+    for name in classes:
+        meant = _meaning_reasons(name, descriptors, chance)
+        rest = iter(meant)
+        merged = [reason or next(rest) for reason in reasons[name]]
+        stay = [0, *(i for i, reason in enumerate(meant, 1) if not reason)]
+        results[name] = _result(classes[name], merged, descriptors[name][stay])
+    return results
+
+
+def _result(
+    names: Sequence[str], reasons: Sequence[str], descriptors: torch.Tensor | None = None
+) -> Filtered:
+    dropped = tuple(
+        Dropped(name, reason) for name, reason in zip(names, reasons, strict=True) if reason
+    )
+    return Filtered(tuple(_without(names, reasons)), dropped, descriptors)
+
+
+def _without(names: Sequence[str], reasons: Sequence[str]) -> list[str]:
+    return [name for name, reason in zip(names, reasons, strict=True) if not reason]
+
+
+def _spelling_reasons(class_name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return per subclass why its spelling rules it out, '' where it doesn't."""
+    own = _folded(class_name)
+    others = {_folded(name): name for name in classes}
+    seen: dict[tuple[str, ...], str] = {}
+    reasons = []
+    for name in classes[class_name]:
+        key = _folded(name)
+        if key == own:
+            reasons.append('repeats the class name')
+        elif key in others:
+            reasons.append(f'is the requested class {others[key]!r}')
+        elif key in seen:
+            reasons.append(f'repeats {seen[key]!r}')
+        else:
+            seen[key] = name
+            reasons.append('')
+    return reasons
+
+
+def _folded(name: str) -> tuple[str, ...]:
+    """Fold case, plural and word order."""
+    return tuple(sorted(_singular(word) for word in re.findall(r'\w+', name_key(name))))
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith('ies'):
+        return word[:-3] + 'y'
+    if len(word) > 4 and word.endswith(('ses', 'xes', 'ches', 'shes')):
+        return word[:-2]
+    if len(word) > 3 and word.endswith('s') and not word.endswith(('ss', 'us', 'is')):
+        return word[:-1]
+    return word
+
+
+def _meaning_reasons(
+    class_name: str, descriptors: Mapping[str, torch.Tensor], chance: float
+) -> list[str]:
+    """Return per subclass why its meaning rules it out, '' where it doesn't.
+
+    Args:
+        class_name: the class.
+        descriptors: (1 + n, d) by class, of the name and its subclasses.
+        chance: cosine of names that have nothing to do with each other.
+    """
+    import torch
+
+    own = descriptors[class_name]
+    reasons = [''] * (len(own) - 1)
+    others = [name for name in descriptors if name != class_name]
+    closeness = _closeness(own)
+    if others:
+        names_od = torch.stack([descriptors[name][0] for name in others])
+        nearest = (own[1:] @ names_od.T).max(dim=1)
+        for i, (other, at) in enumerate(zip(nearest.values, nearest.indices, strict=True)):
+            if other > closeness[i]:
+                reasons[i] = (
+                    f'is nearer to {others[at]!r} ({other:.2f}) than to {class_name!r} '
+                    f'({closeness[i]:.2f})'
+                )
+    left = [i for i, reason in enumerate(reasons) if not reason]
+    closeness = _closeness(own[[0, *(i + 1 for i in left)]])
+    usual = float(closeness.median()) if left else 0.0
+    for i, close in zip(left, closeness, strict=True):
+        if close < chance + FAR_SHARE * (usual - chance):
+            reasons[i] = f'is far from {class_name!r} ({close:.2f}, usual is {usual:.2f})'
+    return reasons
+
+
+def _closeness(rows: torch.Tensor) -> torch.Tensor:
+    """Return how close each subclass is to its class: to the name, or to the centre of the rest.
+
+    Args:
+        rows: (1 + n, d), of length 1, the class name first.
+
+    Returns:
+        (n,) cosines.
+    """
+    import torch
+
+    rest = torch.nn.functional.normalize(rows.sum(dim=0) - rows[1:], dim=-1)
+    return torch.maximum(rows[1:] @ rows[0], (rows[1:] * rest).sum(dim=-1))
