@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future as PoolFuture
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -29,7 +30,12 @@ class NotConfigured(RuntimeError):
 
 
 class ClassListInterface:
-    """Take class lists to the segmenter in a thread of their own, since describing them is slow.
+    """Take class lists to the segmenter, off the executor since describing them is slow.
+
+    Args:
+        node: whose topics and services these are.
+        names: class list to begin with.
+        updates: the one thread that changes the segmenter.
 
     Attributes:
         registry: ids and versions; outlives the segmenters, so that no id changes its name.
@@ -37,13 +43,13 @@ class ClassListInterface:
         label_map: in force.
     """
 
-    def __init__(self, node: Node, names: Sequence[str]) -> None:
+    def __init__(self, node: Node, names: Sequence[str], updates: ThreadPoolExecutor) -> None:
         self.registry = ClassRegistry()
         self.names = list(names)
         self.label_map = LabelMap()
         self._node = node
         self._segmenter: Segmenter | None = None
-        self._updates = ThreadPoolExecutor(1, 'classes')
+        self._updates = updates
         self._announcing = threading.Lock()
         self._newest: object = None
         self._seen: deque[int] = deque(maxlen=32)
@@ -56,7 +62,7 @@ class ClassListInterface:
         """Announce a segmenter's classes, and listen for others."""
         self._segmenter = segmenter
         self.label_map = LabelMap()
-        create = self._node.create_publisher
+        create = partial(self._node.create_publisher, event_callbacks=qos.SILENT_PUBLISHER)
         self._publishers['label_map'] = create(LabelMap, '~/label_map', qos.LATCHED)
         if importlib.util.find_spec('vision_msgs') is not None:
             from vision_msgs.msg import LabelInfo
@@ -64,7 +70,9 @@ class ClassListInterface:
             self._publishers['label_info'] = create(LabelInfo, '~/label_info', qos.LATCHED)
         self._announce(segmenter)
         self._subscriptions = [
-            self._node.create_subscription(ClassList, '~/classes', self._on_list, profile)
+            self._node.create_subscription(
+                ClassList, '~/classes', self._on_list, profile, event_callbacks=qos.SILENT
+            )
             for profile in (qos.LATCHED, qos.UNLATCHED)
         ]
 
@@ -78,10 +86,6 @@ class ClassListInterface:
             for publisher in self._publishers.values():
                 self._node.destroy_publisher(publisher)
             self._publishers = {}
-
-    def stop(self) -> None:
-        """Take no more lists; one that is being described ends by itself."""
-        self._updates.shutdown(wait=False, cancel_futures=True)
 
     def request(self, names: Sequence[str]) -> None:
         """Put a class list in force soon, unless a newer one comes before its turn."""

@@ -126,9 +126,7 @@ def pixel_view(message: Image) -> NDArray[np.uint8]:
     if encoding.pixel_bytes == 1:
         return np.ndarray((rows, width), np.uint8, message.data, strides=(step, 1))
     channels = encoding.pixel_bytes
-    return np.ndarray(
-        (rows, width, channels), np.uint8, message.data, strides=(step, channels, 1)
-    )
+    return np.ndarray((rows, width, channels), np.uint8, message.data, strides=(step, channels, 1))
 
 
 def check_size(width: int, height: int, encoding: Encoding) -> None:
@@ -141,8 +139,10 @@ def check_size(width: int, height: int, encoding: Encoding) -> None:
         raise BadImage(f'the image is empty: {width} x {height} pixels')
     if width * height > MAX_PIXELS:
         raise BadImage(f'{width} x {height} pixels are more than the {MAX_PIXELS} allowed')
-    if width % encoding.block[0] or height % encoding.block[1] or (
-        min(width, height) < encoding.smallest
+    if (
+        width % encoding.block[0]
+        or height % encoding.block[1]
+        or (min(width, height) < encoding.smallest)
     ):
         raise BadImage(f'{width} x {height} pixels are not a whole {encoding.name} image')
 

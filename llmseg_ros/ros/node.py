@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.config import ConfigError
-from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.class_list import ClassListInterface
-from llmseg_ros.ros.conversions import BadImage, compressed_to_rgb, image_to_rgb
-from llmseg_ros.ros.diagnostics import FrameStatistics
-from llmseg_ros.ros.parameters import declare_parameters, read_configs
-from llmseg_ros.ros.results import ResultPublishers
-from llmseg_ros.ros.worker import Worker
+from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
+from llmseg_ros.ros.memory import device_memory_mib, free_memory, process_memory_mib
+from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
+from llmseg_ros.ros.pipeline import FramePipeline
 from llmseg_ros.segmenter import Segmenter
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
-LOG_EVERY_S = 10.0
 FRAME_WAIT_S = 10.0  # for the frame in work when the node is deactivated
 EXIT_WAIT_S = 1.0  # for the same when the process is to end
+DIAGNOSTICS_PERIOD_S = 1.0
 
 
 class SegNode(LifecycleNode):  # type: ignore[misc]
     """Segment what comes in on `image` into the classes named on `~/classes`.
 
-    Callbacks only hand over: a frame to the worker thread, a class list to a thread of its own.
+    Callbacks only hand over: a frame to the pipeline's thread, a class list to another. The model
+    is loaded while configuring, the one time the executor is held up.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -51,12 +54,26 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         for name in declare_parameters(self):
             self.get_logger().warning(f'there is no parameter {name!r}: what is given is not used')
         self._config, self._segmenter_config = read_configs(self)
-        self._statistics = FrameStatistics()
-        self._class_list = ClassListInterface(self, self.get_parameter('classes').value)
-        self._worker: Worker[Image | CompressedImage] = Worker(self._process, 'segment')
         self._segmenter: Segmenter | None = None
-        self._results: ResultPublishers | None = None
+        self._pipeline: FramePipeline | None = None
         self._images: Any = None
+        self._statistics = FrameStatistics()
+        self._dropped_before = 0  # by pipelines that are gone
+        self._state = 'unconfigured'
+        self._last_error = ''
+        self._activated = self._restarted = float('-inf')
+        self._incompatible: set[tuple[str, str]] = set()
+        self._updates = ThreadPoolExecutor(1, 'updates')  # what changes the segmenter, in order
+        self._class_list = ClassListInterface(
+            self, self.get_parameter(CLASSES).value, self._updates
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # A steady clock, so that a paused or looped bag doesn't hold up the diagnostics.
+        self.create_timer(
+            DIAGNOSTICS_PERIOD_S, self._look_after, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
 
     def start(self) -> None:
         """Configure and activate, where the parameter `node.autostart` says so."""
@@ -65,7 +82,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
 
     def stop(self) -> bool:
         """End all work for the process to end; False where a frame is still in work."""
-        self._class_list.stop()
+        self._updates.shutdown(wait=False, cancel_futures=True)
         return self._stop_frames(EXIT_WAIT_S)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -76,27 +93,36 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self._segmenter = Segmenter(
                 self._segmenter_config, self._class_list.names, self._class_list.registry
             )
-        except (ConfigError, EncoderUnavailable) as error:
-            self.get_logger().error(f'cannot configure: {error}')
+            self._pipeline = FramePipeline(self, self._segmenter, self._config, self._statistics)
+            self._class_list.attach(self._segmenter)
+        except Exception as error:  # weights, files, memory: each says in a sentence what to do
+            self._last_error = str(error)
+            self.get_logger().error(f'cannot configure: {type(error).__name__}: {error}')
+            self.get_logger().debug(traceback.format_exc())
+            self._release()
             return FAILURE
-        self._results = ResultPublishers(self)
-        self._class_list.attach(self._segmenter)
+        self._state, self._last_error = 'inactive', ''
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe to the camera."""
-        self._worker.start()
+        assert self._pipeline is not None
+        self._pipeline.worker.start()
         profile = qos.image_profile(self._config.image_reliability, self._config.image_depth)
         kind, topic = Image, self.resolve_topic_name('image')
         if self._config.image_transport == 'compressed':
             kind, topic = CompressedImage, f'{topic}/compressed'
-        self._images = self.create_subscription(kind, topic, self._on_image, profile)
+        self._images = self.create_subscription(
+            kind, topic, self._pipeline.take, profile, event_callbacks=qos.SILENT
+        )
+        self._activated, self._state = time.monotonic(), 'active'
         self.get_logger().info(f'listening to {topic}')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe from the camera, drop what waits, let the frame in work end."""
         self._stop_frames(FRAME_WAIT_S)
+        self._state = 'inactive'
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -108,6 +134,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         """Stop, and give everything back."""
         self._stop_frames(FRAME_WAIT_S)
         self._release()
+        self._state = 'finalized'
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -120,71 +147,109 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None
-        return self._worker.stop(timeout_s)
+        return self._pipeline is None or self._pipeline.worker.stop(timeout_s)
 
     def _release(self) -> None:
         self._class_list.detach()
-        if self._results is not None:
-            self._results.destroy()
-        self._results = None
-        self._segmenter = None
+        if self._pipeline is not None:
+            self._dropped_before += self._pipeline.worker.dropped
+            self._pipeline.destroy()
+        self._pipeline = self._segmenter = None
+        self._state = 'unconfigured'
         free_memory()
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.received += 1
-        if self._config.lazy and not (self._results and self._results.wanted()):
-            self._statistics.unwanted += 1
-        else:
-            self._worker.put(message)
-
-    def _process(self, message: Image | CompressedImage) -> None:
-        """Work on one frame, in the worker thread; what goes wrong costs this frame alone."""
+    def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         try:
-            self._segment(message)
-        except BadImage as error:
-            self._statistics.rejected += 1
-            self.get_logger().warning(
-                f'{self.resolve_topic_name("image")}: frame rejected: {error}',
-                throttle_duration_sec=LOG_EVERY_S,
-            )
-        except Exception as error:
-            if not self.context.ok():  # the process is ending, and the publishers are gone
-                return
-            self._statistics.failed += 1
-            self.get_logger().error(
-                f'frame lost: {type(error).__name__}: {error}', throttle_duration_sec=LOG_EVERY_S
-            )
+            read_configs(self, changed)
+            for parameter in changed:
+                if parameter.name == CLASSES:
+                    check_classes(parameter.value)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
 
-    def _segment(self, message: Image | CompressedImage) -> None:
-        segmenter, results = self._segmenter, self._results
-        if segmenter is None or results is None:
+    def _apply_parameters(self, changed: list[Parameter]) -> None:
+        self._config, self._segmenter_config = read_configs(self)
+        if self._pipeline is not None:
+            self._pipeline.config = self._config
+            self._updates.submit(self._reconfigure)
+        for parameter in changed:
+            if parameter.name == CLASSES:
+                self._class_list.request(check_classes(parameter.value))
+
+    def _reconfigure(self) -> None:
+        segmenter, config = self._segmenter, self._segmenter_config
+        if segmenter is None or segmenter.config == config:
             return
-        started = time.perf_counter()
-        convert = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
-        rgb = convert(message)
-        converted = time.perf_counter()
-        segmentation = segmenter.segment(rgb)
-        segmented = time.perf_counter()
-        results.publish(rgb, segmentation, message.header, self._config.label_encoding)
-        published = time.perf_counter()
-        self._statistics.add_result(
-            {
-                'convert': 1000 * (converted - started),
-                **segmentation.timings_ms,
-                'publish': 1000 * (published - segmented),
-                'total': 1000 * (published - started),
-            }
+        try:
+            segmenter.reconfigure(config)
+        except Exception as error:
+            self._last_error = str(error)
+            self.get_logger().error(f'the parameters were not taken: {error}')
+
+    def _look_after(self) -> None:
+        """Once a second: start a dead worker anew, name who can't be heard, tell how it goes."""
+        pipeline = self._pipeline
+        if self._state == 'active' and pipeline is not None and not pipeline.worker.alive:
+            self.get_logger().error('the worker thread had died and is started anew')
+            self._restarted = time.monotonic()
+            pipeline.worker.start()
+        self._log_incompatible()
+        status = make_status(
+            name=self.get_fully_qualified_name(),
+            hardware_id=str(self._segmenter.encoder.device) if self._segmenter else '',
+            health=self._health(),
+            values=self._values(),
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _log_incompatible(self) -> None:
+        for sentence in qos.incompatible_endpoints(self):
+            if sentence not in self._incompatible:
+                self._incompatible.add(sentence)
+                self.get_logger().warning(sentence)
+
+    def _health(self) -> Health:
+        since, now, pipeline = self._statistics.since, time.monotonic(), self._pipeline
+        return Health(
+            state=self._state,
+            last_error=self._last_error or (pipeline.last_error if pipeline else ''),
+            wanted=pipeline is not None and pipeline.wanted,
+            active_s=now - self._activated,
+            silent_s=since('received'),
+            resultless_s=since('published'),
+            rejected_s=since('rejected'),
+            failed_s=since('failed'),
+            restarted_s=now - self._restarted,
+            classes=len(self._class_list.label_map.classes),
         )
 
-
-def free_memory() -> None:
-    """Give freed memory back to the device and to the operating system."""
-    gc.collect()
-    torch = sys.modules.get('torch')
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL('libc.so.6').malloc_trim(0)
+    def _values(self) -> dict[str, object]:
+        """Return what diagnostics show beside the health."""
+        counts, pipeline = self._statistics, self._pipeline
+        values: dict[str, object] = {
+            'state': self._state,
+            'frames in': counts.received,
+            'frames out': counts.published,
+            'frames dropped': self._dropped_before + (pipeline.worker.dropped if pipeline else 0),
+            'frames rejected': counts.rejected,
+            'frames lost to errors': counts.failed,
+            'frames nobody wanted': counts.unwanted,
+            'results per second': counts.rate_hz(),
+        }
+        for stage, (median, p95) in counts.percentiles_ms().items():
+            values[f'{stage} p50 ms'], values[f'{stage} p95 ms'] = median, p95
+        values['memory MiB'] = process_memory_mib()
+        values['device memory MiB'] = device_memory_mib()
+        if self._segmenter is not None:
+            values['encoder'] = self._segmenter.encoder.name
+            values['device'] = self._segmenter.encoder.device
+        values['classes'] = len(self._class_list.label_map.classes)
+        values['class version'] = self._class_list.label_map.version
+        values['last error'] = self._last_error or (pipeline.last_error if pipeline else '')
+        return values
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
-    HistoryPolicy,
     QoSCompatibility,
     QoSProfile,
     ReliabilityPolicy,
@@ -20,12 +23,13 @@ LATCHED = QoSProfile(
 )
 # A subscription that asks for latched messages does not hear volatile publishers at all, one
 # that doesn't never gets what was published before it came: the class list takes both.
-UNLATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
-)
-PICTURES = QoSProfile(
-    depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST
-)
+UNLATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+# rclpy's own warnings of incompatible endpoints don't say whose they are, and would warn of
+# every volatile publisher of a class list.
+SILENT = SubscriptionEventCallbacks(use_default_callbacks=False)
+SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 
 
 def image_profile(reliability: str, depth: int) -> QoSProfile:
@@ -33,26 +37,28 @@ def image_profile(reliability: str, depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
 
 
-def incompatible_publishers(
-    publishers: list[TopicEndpointInfo], wanted: QoSProfile
-) -> list[tuple[str, str]]:
-    """Return name and reason of every publisher that a subscription can't hear."""
-    checked = (
-        (publisher, *qos_check_compatible(publisher.qos_profile, wanted))
-        for publisher in publishers
-    )
-    return [(endpoint_name(p), why) for p, ok, why in checked if ok == QoSCompatibility.ERROR]
+def incompatible_endpoints(node: Node) -> Iterator[str]:
+    """Give a sentence for every other node that none of this node's ends of a topic agrees with."""
+    this = node.get_fully_qualified_name()
+    for topic in sorted({e.topic_name for e in (*node.publishers, *node.subscriptions)}):
+        writers = node.get_publishers_info_by_topic(topic)
+        readers = node.get_subscriptions_info_by_topic(topic)
+        mine = [end for end in readers if endpoint_name(end) == this]
+        for other in writers:
+            reasons = [disagreement(other, end) for end in mine]
+            if reasons and all(reasons):
+                yield f'{topic}: {endpoint_name(other)} is not heard: {reasons[-1]}'
+        mine = [end for end in writers if endpoint_name(end) == this]
+        for other in readers:
+            reasons = [disagreement(end, other) for end in mine]
+            if reasons and all(reasons):
+                yield f'{topic}: {endpoint_name(other)} hears nothing: {reasons[-1]}'
 
 
-def incompatible_subscribers(
-    subscribers: list[TopicEndpointInfo], offered: QoSProfile
-) -> list[tuple[str, str]]:
-    """Return name and reason of every subscriber that can't hear a publisher."""
-    checked = (
-        (subscriber, *qos_check_compatible(offered, subscriber.qos_profile))
-        for subscriber in subscribers
-    )
-    return [(endpoint_name(s), why) for s, ok, why in checked if ok == QoSCompatibility.ERROR]
+def disagreement(writer: TopicEndpointInfo, reader: TopicEndpointInfo) -> str:
+    """Return why a reader can't hear a writer; empty where it can."""
+    compatibility, reason = qos_check_compatible(writer.qos_profile, reader.qos_profile)
+    return reason.strip(' ;') if compatibility == QoSCompatibility.ERROR else ''
 
 
 def endpoint_name(endpoint: TopicEndpointInfo) -> str:

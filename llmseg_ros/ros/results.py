@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
@@ -30,7 +32,7 @@ class ResultPublishers:
     def __init__(self, node: LifecycleNode) -> None:
         """Advertise the topics; they stay silent until the node is active."""
         self._node = node
-        create = node.create_lifecycle_publisher
+        create = partial(node.create_lifecycle_publisher, event_callbacks=qos.SILENT_PUBLISHER)
         self._labels = create(Image, '~/labels', qos.RESULTS)
         self._masks = create(ClassMaskArray, '~/masks', qos.RESULTS)
         self._confidence = create(Image, '~/confidence', qos.PICTURES)

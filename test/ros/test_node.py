@@ -11,14 +11,14 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
+from llmseg_ros.msg import ClassList, ClassMaskArray, LabelMap
+from llmseg_ros.srv import GetClasses, SetClasses
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
 
-from llmseg_ros.msg import ClassList, ClassMaskArray, LabelMap
 from llmseg_ros.ros.conversions import array_to_image, image_to_rgb
-from llmseg_ros.srv import GetClasses, SetClasses
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAT = data.chelsea()  # 451 x 300, the cat in the middle
@@ -106,8 +106,10 @@ def test_a_list_from_a_volatile_publisher_is_heard(seg: Any, peer: Any) -> None:
     peer.spin_until(lambda: names(label_map(peer)) == ['volatile lamp'])
 
 
-def test_a_list_published_before_the_connection_is_heard(seg: Any, peer: Any) -> None:
-    publisher = peer.unheard_publisher(ClassList, '/seg/classes', LATCHED)
+def test_a_list_published_before_the_connection_is_heard(
+    seg: Any, peer: Any, stranger: Any
+) -> None:
+    publisher = stranger.unheard_publisher(ClassList, '/seg/classes', LATCHED)
     publisher.publish(ClassList(names=['latched lamp']))
     assert publisher.get_subscription_count() == 0  # only history can bring it to the node
     peer.spin_until(lambda: names(label_map(peer)) == ['latched lamp'])

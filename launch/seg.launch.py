@@ -1,0 +1,102 @@
+"""Start the segmentation node, and RViz where asked for."""
+
+from __future__ import annotations
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+SHARE = get_package_share_directory('llmseg_ros')
+FASTDDS_PROFILE = os.path.join(SHARE, 'config', 'fastdds.xml')
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+
+# name, default, description; '' leaves what the configuration file says.
+ARGUMENTS = (
+    ('config', os.path.join(SHARE, 'config', 'seg.yaml'), 'parameter file of the node'),
+    ('image', 'image', 'image topic of the camera, without /compressed'),
+    ('image_transport', '', 'raw or compressed'),
+    ('classes', '', 'class list to begin with, separated by commas'),
+    ('encoder', '', 'imagenet, open_clip or simseg'),
+    ('device', '', 'auto, cpu, cuda, cuda:N or mps'),
+    ('namespace', '', 'namespace of the node; its topics are NAMESPACE/seg/labels and so on'),
+    ('use_sim_time', 'false', 'take the time from /clock, as with a bag played with --clock'),
+    ('autostart', '', 'true or false: configure and activate at once'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal'),
+    ('rviz', 'false', 'show camera, overlay and labels in RViz'),
+)
+PARAMETERS = {
+    'image_transport': 'node.image_transport',
+    'encoder': 'encoder.name',
+    'device': 'encoder.device',
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments and start the node with them."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    # Frames of a camera do not fit Fast DDS's default shared memory: docs/deployment.md
+    profile = [
+        SetEnvironmentVariable(name, FASTDDS_PROFILE)
+        for name in PROFILE_VARIABLES
+        if name not in os.environ
+    ]
+    return LaunchDescription([*arguments, *profile, OpaqueFunction(function=make_nodes)])
+
+
+def make_nodes(context: LaunchContext) -> list[Node]:
+    """Make the nodes once the arguments have their values."""
+    given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    parameters: dict[str, object] = {'use_sim_time': as_bool('use_sim_time', given)}
+    parameters.update(
+        {parameter: given[name] for name, parameter in PARAMETERS.items() if given[name]}
+    )
+    if given['autostart']:
+        parameters['node.autostart'] = as_bool('autostart', given)
+    if given['classes']:
+        parameters['classes'] = [name.strip() for name in given['classes'].split(',')]
+    seg = Node(
+        package='llmseg_ros',
+        executable='seg_node',
+        name='seg',
+        namespace=given['namespace'],
+        output='screen',
+        parameters=[given['config'], parameters],
+        remappings=[('image', given['image'])],
+        ros_arguments=['--log-level', given['log_level']],
+    )
+    namespace = given['namespace'].strip('/')
+    prefix = f'/{namespace}' if namespace else ''
+    camera = given['image'] if given['image'].startswith('/') else f'{prefix}/{given["image"]}'
+    topics = ('labels', 'masks', 'label_map', 'confidence', 'overlay')
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=['-d', os.path.join(SHARE, 'config', 'seg.rviz')],
+        parameters=[{'use_sim_time': parameters['use_sim_time']}],
+        remappings=[
+            ('/image', camera),
+            *((f'/seg/{topic}', f'{prefix}/seg/{topic}') for topic in topics),
+        ],
+        condition=IfCondition(given['rviz']),
+    )
+    return [seg, rviz]
+
+
+def as_bool(name: str, given: dict[str, str]) -> bool:
+    """Return an argument that is true or false.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    value = given[name].lower()
+    if value not in ('true', 'false'):
+        raise ValueError(f'{name} is {given[name]!r}, expected true or false')
+    return value == 'true'

@@ -1,0 +1,142 @@
+"""The way of a frame: message, newest-frame slot, worker thread, segmentation, results."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
+
+from llmseg_ros.ros.conversions import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.ros.diagnostics import FrameStatistics
+from llmseg_ros.ros.memory import free_memory
+from llmseg_ros.ros.parameters import NodeConfig
+from llmseg_ros.ros.results import ResultPublishers
+from llmseg_ros.ros.worker import Worker
+from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LOG_EVERY_S = 10.0  # of each kind
+CLOCK_JUMP_S = 1.0  # backwards, by which a stamp is no late frame but another run of a bag
+
+
+class FramePipeline:
+    """Segment the newest frame in a thread of its own; what goes wrong costs that frame alone.
+
+    Attributes:
+        config: of the node; may be replaced between two frames.
+        last_error: of the last frame lost, one sentence.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        segmenter: Segmenter,
+        config: NodeConfig,
+        frame_statistics: FrameStatistics,
+    ) -> None:
+        self.config = config
+        self.last_error = ''
+        self.worker: Worker[Image | CompressedImage] = Worker(self._work_on, 'segment')
+        self._node = node
+        self._segmenter = segmenter
+        self._results = ResultPublishers(node)
+        self._statistics = frame_statistics
+        self._logged: dict[str, float] = {}
+        self._last_stamp = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether frames are to be worked on."""
+        return not self.config.lazy or self._results.wanted()
+
+    def take(self, message: Image | CompressedImage) -> None:
+        """Take in a frame without waiting for anything."""
+        self._statistics.count('received')
+        self._notice_clock_jump(message)
+        if self.wanted:
+            self.worker.put(message)
+        else:
+            self._statistics.count('unwanted')
+
+    def destroy(self) -> None:
+        """Withdraw the results' topics."""
+        self._results.destroy()
+
+    def _notice_clock_jump(self, message: Image | CompressedImage) -> None:
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
+        if stamp < self._last_stamp - CLOCK_JUMP_S:
+            self._log('info', 'jump', f'time went back by {self._last_stamp - stamp:.1f} s')
+            self._statistics.forget_times()
+        self._last_stamp = stamp
+
+    def _work_on(self, message: Image | CompressedImage) -> None:
+        try:
+            self._segment(message)
+        except BadImage as error:
+            self._statistics.count('rejected')
+            topic = self._node.resolve_topic_name('image')
+            self._log('warning', 'rejected', f'{topic}: frame rejected: {error}')
+        except Exception as error:
+            if not self._node.context.ok():  # the process is ending, its publishers are gone
+                return
+            self.last_error = f'{type(error).__name__}: {error}'.splitlines()[0]
+            self._statistics.count('failed')
+            self._log('error', type(error).__name__, f'frame lost: {self.last_error}')
+            self._node.get_logger().debug(traceback.format_exc())
+
+    def _segment(self, message: Image | CompressedImage) -> None:
+        started = time.perf_counter()
+        compressed = isinstance(message, CompressedImage)
+        rgb = compressed_to_rgb(message) if compressed else image_to_rgb(message)
+        converted = time.perf_counter()
+        segmentation = self._segment_in_memory(rgb)
+        segmented = time.perf_counter()
+        self._results.publish(rgb, segmentation, message.header, self.config.label_encoding)
+        published = time.perf_counter()
+        timings_ms = {
+            'convert': 1000 * (converted - started),
+            **segmentation.timings_ms,
+            'publish': 1000 * (published - segmented),
+            'total': 1000 * (published - started),
+        }
+        stamp = Time.from_msg(message.header.stamp)
+        if stamp.nanoseconds:
+            now = self._node.get_clock().now()
+            timings_ms['age'] = (now.nanoseconds - stamp.nanoseconds) / 1e6
+        self._statistics.add_result(timings_ms)
+
+    def _segment_in_memory(self, rgb: NDArray[np.uint8]) -> Segmentation:
+        """Segment; where the GPU's memory is short, once more with half as many windows at once."""
+        try:
+            return self._segmenter.segment(rgb)
+        except RuntimeError as error:
+            import torch
+
+            if not isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+        config = self._segmenter.config
+        batch = max(1, config.open_clip.batch // 2)
+        free_memory()
+        self._segmenter.reconfigure(
+            dataclasses.replace(
+                config, open_clip=dataclasses.replace(config.open_clip, batch=batch)
+            )
+        )
+        self._log('warning', 'memory', f'out of GPU memory, going on with open_clip.batch {batch}')
+        return self._segmenter.segment(rgb)
+
+    def _log(self, severity: str, kind: str, message: str) -> None:
+        """Log unless the same kind was logged within the last seconds."""
+        now = time.monotonic()
+        if now - self._logged.get(kind, float('-inf')) >= LOG_EVERY_S:
+            self._logged[kind] = now
+            getattr(self._node.get_logger(), severity)(message)
