@@ -24,6 +24,7 @@ from llmseg_ros.cli.bench import bench
 from llmseg_ros.cli.demo import demo
 from llmseg_ros.cli.doctor import doctor
 from llmseg_ros.cli.download import download
+from llmseg_ros.cli.evaluate import evaluate
 from llmseg_ros.cli.segment import segment
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(segment)
+app.command()(evaluate)
 app.command()(bench)
 app.command()(download)
 app.command()(doctor)

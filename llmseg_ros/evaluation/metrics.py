@@ -1,0 +1,82 @@
+"""Segmentation metrics from a confusion matrix that adds up over images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED = 65535  # truth value of the pixels that don't count
+
+Counts = NDArray[np.int64]
+
+
+def confusion_matrix(
+    truth: NDArray[np.integer], predicted: NDArray[np.integer], count: int
+) -> Counts:
+    """Count the pixels of every pair of true and predicted class.
+
+    Args:
+        truth: (H, W), 0 to count - 1, or IGNORED.
+        predicted: (H, W), 0 to count - 1.
+        count: number of classes.
+
+    Returns:
+        (count, count) int64, truth in rows, prediction in columns.
+
+    Raises:
+        ValueError: the shapes differ, or a value is out of range.
+    """
+    if truth.shape != predicted.shape:
+        raise ValueError(f'truth is {truth.shape}, prediction {predicted.shape}')
+    counted = truth != IGNORED
+    pairs = truth[counted].astype(np.int64) * count + predicted[counted]
+    in_range = min(truth.min(initial=0), predicted.min(initial=0)) >= 0
+    in_range &= truth.max(initial=0, where=counted) < count
+    if not in_range or predicted.max(initial=0) >= count:
+        raise ValueError(f'a class value is not in 0 to {count - 1}')
+    return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+
+def class_iou(confusion: Counts) -> NDArray[np.float64]:
+    """Return (n,) intersection over union; NaN where a class is in neither truth nor prediction."""
+    hits = np.diagonal(confusion)
+    return ratio(hits, confusion.sum(axis=0) + confusion.sum(axis=1) - hits)
+
+
+def mean_iou(confusion: Counts, first: int = 0) -> float:
+    """Return the mean IoU of the classes from `first` on, NaN if none of them occurs.
+
+    Classes absent from both truth and prediction are left out.
+    """
+    return mean_of_present(class_iou(confusion)[first:])
+
+
+def pixel_accuracy(confusion: Counts) -> float:
+    """Return the share of the pixels that are right, NaN if there are none."""
+    return float(ratio(np.trace(confusion), confusion.sum()))
+
+
+def mean_accuracy(confusion: Counts) -> float:
+    """Return the mean over the classes in the truth of the share of their pixels that are right."""
+    return mean_of_present(ratio(np.diagonal(confusion), confusion.sum(axis=1)))
+
+
+def frequency_weighted_iou(confusion: Counts) -> float:
+    """Return the mean IoU weighted by the classes' shares of the truth."""
+    share_n = ratio(confusion.sum(axis=1), confusion.sum())
+    in_truth = confusion.sum(axis=1) > 0
+    if not in_truth.any():
+        return float('nan')
+    return float((share_n * class_iou(confusion))[in_truth].sum())
+
+
+def ratio(part: Counts | np.int64, whole: Counts | np.int64) -> NDArray[np.float64]:
+    """Return part / whole, NaN where whole is 0."""
+    parts, wholes = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(parts, wholes, out=np.full(parts.shape, np.nan), where=wholes > 0)
+
+
+def mean_of_present(values: NDArray[np.float64]) -> float:
+    """Return the mean of what is not NaN, NaN if nothing is."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float('nan')

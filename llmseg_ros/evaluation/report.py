@@ -1,0 +1,97 @@
+"""What is written down about an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.evaluation import metrics
+from llmseg_ros.evaluation.datasets import Dataset
+from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_cells
+
+REPORTED_PACKAGES = (
+    'llmseg_ros',
+    'torch',
+    'numpy',
+    'opencv-python-headless',
+    'open_clip_torch',
+    'timm',
+    'pydensecrf2',
+)
+DIGITS = 6
+
+
+def evaluation_report(
+    dataset: Dataset, variants: Sequence[Variant], encoder: str, scores: Sequence[ImageScores]
+) -> dict[str, Any]:
+    """Sum up the images scored: one run's report, or several under `runs`."""
+    common = {
+        'dataset': dataset.name,
+        'images': len(scores),
+        'complete': len(scores) == len(dataset.samples),
+        'classes': list(dataset.names[dataset.first_id :]),
+        'encoder': encoder,
+        'versions': versions(),
+    }
+    runs = [
+        run_report(dataset, variant, [image.runs[index] for image in scores])
+        for index, variant in enumerate(variants)
+    ]
+    if len(variants) == 1:
+        return {**common, **runs[0]}
+    return {**common, 'runs': [{**common, **run} for run in runs]}
+
+
+def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -> dict[str, Any]:
+    """Return the metrics and timings of one variant; a value that is undefined is None."""
+    confusion = sum_cells(scores, len(dataset.names))
+    first = dataset.first_id
+    iou_n = metrics.class_iou(confusion)[first:].tolist()
+    return {
+        'name': variant.name,
+        'miou': number(metrics.mean_iou(confusion, first)),
+        'pixel_accuracy': number(metrics.pixel_accuracy(confusion)),
+        'mean_accuracy': number(metrics.mean_accuracy(confusion)),
+        'frequency_weighted_iou': number(metrics.frequency_weighted_iou(confusion)),
+        'class_iou': dict(zip(dataset.names[first:], map(number, iou_n), strict=True)),
+        'confusion': {'names': list(dataset.names), 'pixels': confusion.tolist()},
+        'timing_ms': timing([score.timings_ms for score in scores]),
+        'config': dataclasses.asdict(variant.config),
+    }
+
+
+def timing(laps: Iterable[Any]) -> dict[str, dict[str, float]]:
+    """Return the median and 95th percentile by stage and of the whole."""
+    by_stage: dict[str, list[float]] = {}
+    for timings_ms in laps:
+        for stage, value in {**timings_ms, 'total': sum(timings_ms.values())}.items():
+            by_stage.setdefault(stage, []).append(value)
+    return {stage: percentiles(np.array(values)) for stage, values in by_stage.items()}
+
+
+def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
+    p50, p95 = np.percentile(values, [50, 95])
+    return {'p50': round(float(p50), 2), 'p95': round(float(p95), 2)}
+
+
+def number(value: float) -> float | None:
+    """Return a value as JSON has it: NaN is None."""
+    return None if math.isnan(value) else round(value, DIGITS)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the numbers depend on."""
+    found = {'python': platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

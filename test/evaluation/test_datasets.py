@@ -1,0 +1,122 @@
+"""Datasets in the folder layout, good ones and broken ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llmseg_ros.evaluation.datasets import (
+    DatasetError,
+    folder_dataset,
+    only_classes,
+    only_samples,
+    read_sample,
+)
+from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.visualize import palette
+
+
+def write_folder(root: Path, names: str, labels: list[list[int]]) -> Path:
+    """Write a dataset of one image, b.jpg, with these label values."""
+    values = np.array(labels, np.uint8)
+    for folder in ('images', 'labels'):
+        (root / folder).mkdir(parents=True)
+    Image.new('RGB', values.shape[::-1], 'red').save(root / 'images' / 'b.jpg')
+    picture = Image.fromarray(values)
+    picture.putpalette(palette(256).ravel().tolist())
+    picture.save(root / 'labels' / 'b.png')
+    (root / 'classes.txt').write_text(names)
+    return root
+
+
+def truth_of(root: Path, only: str = '', **options: int | bool) -> list[list[int]]:
+    dataset = folder_dataset(root, **options)  # type: ignore[arg-type]
+    if only:
+        dataset = only_classes(dataset, only.split(','))
+    return read_sample(dataset, dataset.samples[0])[1].tolist()
+
+
+def test_values_with_background(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / 'd', 'background\ncat\ncup\n', [[0, 1], [2, 255]])
+    dataset = folder_dataset(root)
+    assert dataset.classes == ('cat', 'cup')
+    assert dataset.names == ('background', 'cat', 'cup')
+    assert (dataset.name, dataset.background, dataset.first_id) == ('d', True, 0)
+    assert truth_of(root) == [[0, 1], [2, IGNORED]]
+
+
+def test_values_without_background(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 'cat\ncup\nroad\n', [[0, 1], [2, 254]])
+    dataset = folder_dataset(root, ignore=254)
+    assert dataset.classes == ('cat', 'cup', 'road')
+    assert dataset.first_id == 1
+    assert truth_of(root, ignore=254) == [[1, 2], [3, IGNORED]]
+    assert truth_of(root, ignore=254, background=True) == [[0, 1], [2, IGNORED]]
+
+
+def test_classes_left_out_become_background(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 'cat\ncup\nroad\n', [[0, 1], [2, 255]])
+    dataset = only_classes(folder_dataset(root), ['Road', 'cat'])
+    assert dataset.classes == ('road', 'cat')
+    assert dataset.background
+    assert truth_of(root, 'road,cat') == [[2, 0], [1, IGNORED]]
+    assert not only_classes(folder_dataset(root), ['road', 'cup', 'cat']).background
+
+
+def test_samples_by_id(tmp_path: Path) -> None:
+    dataset = folder_dataset(write_folder(tmp_path / 'd', 'cat', [[0]]))
+    assert only_samples(dataset, ['b']).samples == dataset.samples
+    with pytest.raises(DatasetError, match="1 of 2 ids are not in d, the first is 'c'"):
+        only_samples(dataset, ['b', 'c'])
+
+
+def remove_folder(root: Path) -> None:
+    (root / 'labels' / 'b.png').unlink()
+    (root / 'labels').rmdir()
+
+
+def write_large_labels(root: Path) -> None:
+    Image.new('L', (9, 9)).save(root / 'labels' / 'b.png')
+
+
+def write_colour_labels(root: Path) -> None:
+    Image.new('RGB', (2, 2)).save(root / 'labels' / 'b.png')
+
+
+def cut_labels(root: Path) -> None:
+    path = root / 'labels' / 'b.png'
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (remove_folder, 'expected the folder .*labels: No such file'),
+        (lambda root: (root / 'labels' / 'b.png').unlink(), r'1 of 1 images .*expected .*b\.png$'),
+        (lambda root: (root / 'images' / 'b.jpg').unlink(), 'images has no images'),
+        (lambda root: (root / 'classes.txt').unlink(), r'expected .*classes\.txt with class names'),
+        (lambda root: (root / 'classes.txt').write_text('\n'), 'is empty'),
+        (lambda root: (root / 'classes.txt').write_bytes(b'\xff\xfe\xff'), 'not UTF-8'),
+        (lambda root: (root / 'classes.txt').write_text('cat\nCat'), "'Cat' repeats 'cat'"),
+        (lambda root: (root / 'classes.txt').write_text('cat'), 'has the value 1, which is no'),
+        (lambda root: (root / 'images' / 'b.jpg').write_text('text'), 'is not an image'),
+        (write_large_labels, 'is 9x9, its image 2x2'),
+        (write_colour_labels, 'is a colour picture'),
+        (cut_labels, r'b\.png does not open'),
+    ],
+)
+def test_broken_folders(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
+    root = write_folder(tmp_path, 'cat\ncup\n', [[0, 1], [0, 255]])
+    spoil(root)
+    with pytest.raises(DatasetError, match=message):
+        truth_of(root)
+
+
+def test_unknown_class(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / 'd', 'cat\ncup\n', [[0]])
+    with pytest.raises(DatasetError, match="d has no class 'dog'; it has cat, cup"):
+        only_classes(folder_dataset(root), ['cat', 'dog'])

@@ -1,0 +1,183 @@
+"""`llmseg evaluate` on real photographs with the real model, against a plain loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from PIL import Image
+
+from llmseg_ros.cli.main import main
+from llmseg_ros.config import load_config
+from llmseg_ros.encoders import Encoder, create_encoder
+from llmseg_ros.evaluation.datasets import folder_dataset
+from llmseg_ros.evaluation.evaluate import (
+    VALUES,
+    Evaluator,
+    make_variants,
+    map_ahead,
+    score_images,
+    with_setting,
+)
+from llmseg_ros.segmenter import Segmenter
+
+
+@pytest.fixture(scope='module')
+def ablated(
+    photographs: Path, fast_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The report of an ablation over fusion and subclasses."""
+    out = tmp_path_factory.mktemp('report')
+    arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
+    arguments += ['--ablate', 'fusion,subclasses', '--report', out, '--json', out / 'copy.json']
+    with pytest.raises(SystemExit) as leaving:
+        main(['evaluate', *map(str, arguments)])
+    assert leaving.value.code == 0
+    text = (out / 'report.json').read_text()
+    assert (out / 'copy.json').read_text() == text
+    report: dict[str, Any] = json.loads(text)
+    return report
+
+
+@pytest.fixture(scope='module')
+def encoder(fast_config: Path) -> Encoder:
+    return create_encoder(load_config(fast_config))
+
+
+def test_report_of_an_ablation(ablated: dict[str, Any]) -> None:
+    assert (ablated['images'], ablated['complete']) == (3, True)
+    assert ablated['classes'] == ['background', 'cat', 'cup', 'rocket']
+    names = [run['name'] for run in ablated['runs']]
+    assert names[:2] == ['fusion=paper subclasses=none', 'fusion=paper subclasses=packs']
+    assert len(set(names)) == len(names) == 2 * len(VALUES['fusion'])
+    for run in ablated['runs']:
+        assert set(run) >= {
+            *('dataset', 'images', 'classes', 'miou', 'pixel_accuracy', 'class_iou'),
+            *('timing_ms', 'config', 'versions'),
+        }
+        assert set(run['timing_ms']) == {'encode', 'fuse', 'gate', 'refine', 'total'}
+        assert run['timing_ms']['encode'] == ablated['runs'][0]['timing_ms']['encode']
+        assert run['config']['refine']['name'] == 'none'
+
+
+@pytest.mark.parametrize('name', ['fusion=max subclasses=packs', 'fusion=mean subclasses=none'])
+def test_ablation_equals_a_plain_loop(
+    ablated: dict[str, Any], photographs: Path, fast_config: Path, encoder: Encoder, name: str
+) -> None:
+    config = load_config(fast_config)
+    for setting in ('refine=none', *name.split()):
+        config = with_setting(config, *setting.split('='))
+    classes = (photographs / 'classes.txt').read_text().split()[1:]
+    segmenter = Segmenter(config, classes, encoder=encoder)
+    truths, predictions = [], []
+    for path in sorted((photographs / 'images').iterdir()):
+        truth = np.asarray(Image.open(photographs / 'labels' / path.name))
+        truths.append(truth[truth != 255])
+        labels = segmenter.segment(np.asarray(Image.open(path))).labels
+        predictions.append(labels[truth != 255])
+    expected = sklearn.metrics.confusion_matrix(
+        np.concatenate(truths), np.concatenate(predictions), labels=range(4)
+    )
+    run = next(run for run in ablated['runs'] if run['name'] == name)
+    assert run['confusion']['pixels'] == expected.tolist()
+    iou_n = np.diagonal(expected) / (expected.sum(0) + expected.sum(1) - np.diagonal(expected))
+    assert run['class_iou']['cat'] == pytest.approx(iou_n[1], abs=1e-6)
+    assert run['miou'] == pytest.approx(iou_n.mean(), abs=1e-6)
+
+
+def test_every_image_is_encoded_once(
+    photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = make_variants(load_config(fast_config), ['refine', 'subclasses'])
+    evaluator = Evaluator(folder_dataset(photographs), variants)
+    encode, encoded = evaluator.encoder.encode_image, []
+
+    def encode_and_count(rgb: np.ndarray) -> Any:
+        encoded.append(rgb.shape)
+        return encode(rgb)
+
+    monkeypatch.setattr(evaluator.encoder, 'encode_image', encode_and_count)
+    scores = list(score_images(evaluator))
+    assert [image.id for image in scores] == ['cat', 'cup', 'rocket']
+    assert {len(image.runs) for image in scores} == {len(variants)}
+    assert len(encoded) == 3
+
+
+def test_classes_and_images_can_be_chosen(
+    photographs: Path, fast_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'ids.txt').write_text('rocket\ncat\n')
+    arguments = ['--root', photographs, '--config', fast_config, '--classes', 'rocket, cat']
+    arguments += ['--ids', tmp_path / 'ids.txt', '--limit', '1', '--json', tmp_path / 'a.json']
+    with pytest.raises(SystemExit) as leaving:
+        main(['evaluate', *map(str, arguments)])
+    assert leaving.value.code == 0
+    report = json.loads((tmp_path / 'a.json').read_text())
+    assert report['classes'] == ['background', 'rocket', 'cat']
+    assert report['images'] == 1
+    assert report['class_iou']['rocket'] is None or report['class_iou']['rocket'] == 0
+    truth_pixels = np.array(report['confusion']['pixels']).sum(axis=1)
+    assert truth_pixels[1] == 0  # the first image is the cat's
+    assert truth_pixels[2] > 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'message'),
+    [
+        (['--ablate', 'fusion,gate'], 2, '--ablate takes fusion, refine, subclasses, not gate'),
+        (['--ablate', 'fusion', '--fusion', 'max'], 2, 'leave out --fusion'),
+        (['--fusion', 'sum'], 2, '--fusion takes paper, reference, mean, max'),
+        (['--encoder', 'dino'], 2, '--encoder takes imagenet, open_clip, simseg'),
+        (['--classes', 'cat,dog'], 1, "has no class 'dog'; it has cat, cup, rocket"),
+        (['--ids', 'missing.txt'], 1, 'expected missing.txt with image names'),
+        (['--root', 'missing'], 1, 'expected missing/classes.txt with class names'),
+    ],
+)
+def test_wrong_use(
+    photographs: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(['evaluate', '--root', str(photographs), *arguments])
+    assert leaving.value.code == code
+    assert message in ' '.join(capsys.readouterr().err.split())
+
+
+def test_ctrl_c_keeps_what_is_done(
+    photographs: Path, fast_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Evaluator.score
+
+    def score_until_ctrl_c(evaluator: Evaluator, image_id: str, *arguments: Any) -> Any:
+        if image_id == 'rocket':
+            raise KeyboardInterrupt
+        return score(evaluator, image_id, *arguments)
+
+    monkeypatch.setattr(Evaluator, 'score', score_until_ctrl_c)
+    path = tmp_path / 'report.json'
+    arguments = ['--root', photographs, '--config', fast_config, '--json', path]
+    with pytest.raises(SystemExit) as leaving:
+        main(['evaluate', *map(str, arguments)])
+    assert leaving.value.code == 130
+    report = json.loads(path.read_text())
+    assert (report['images'], report['complete']) == (2, False)
+
+
+def test_map_ahead_keeps_the_order_and_reads_little_ahead() -> None:
+    started = []
+
+    def double(item: int) -> int:
+        started.append(item)
+        return 2 * item
+
+    results = map_ahead(double, range(100), workers=3)
+    assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+    assert len(started) <= 5 + 2 * 3
+    assert list(results) == list(range(10, 200, 2))

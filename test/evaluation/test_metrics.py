@@ -1,0 +1,75 @@
+"""Metrics against hand-computed values and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from llmseg_ros.evaluation.metrics import (
+    IGNORED,
+    class_iou,
+    confusion_matrix,
+    frequency_weighted_iou,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+)
+
+# Truth in rows: 6 pixels of class 0, 4 of 1, none of 2 and 3; one pixel is wrongly called 2.
+CONFUSION = np.array([[5, 1, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]], np.int64)
+
+
+def test_confusion_matrix_by_hand() -> None:
+    truth = np.array([[0, 0, 1], [1, IGNORED, 2]], np.uint16)
+    predicted = np.array([[0, 1, 1], [0, 2, 2]], np.uint16)
+    confusion = confusion_matrix(truth, predicted, 3)
+    assert confusion.dtype == np.int64
+    assert confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_confusion_matrix_as_scikit_learn_has_it() -> None:
+    random = np.random.default_rng(0)
+    truth, predicted = random.integers(0, 300, (2, 60, 80)).astype(np.uint16)
+    expected = sklearn.metrics.confusion_matrix(
+        truth.ravel(), predicted.ravel(), labels=np.arange(300)
+    )
+    assert np.array_equal(confusion_matrix(truth, predicted, 300), expected)
+
+
+@pytest.mark.parametrize(
+    ('truth', 'predicted', 'message'),
+    [
+        ([[0, 1]], [[0], [1]], r'truth is \(1, 2\), prediction \(2, 1\)'),
+        ([[0, 2]], [[0, 1]], 'not in 0 to 1'),
+        ([[0, 1]], [[2, 1]], 'not in 0 to 1'),
+        ([[0, -1]], [[1, 1]], 'not in 0 to 1'),
+        ([[IGNORED, 1]], [[2, 1]], 'not in 0 to 1'),
+    ],
+)
+def test_confusion_matrix_refuses(
+    truth: list[list[int]], predicted: list[list[int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(np.array(truth), np.array(predicted), 2)
+
+
+def test_iou_by_hand() -> None:
+    iou_n = class_iou(CONFUSION)
+    assert iou_n[:3].tolist() == [5 / 7, 2 / 5, 0.0]  # 2 is predicted, never true
+    assert np.isnan(iou_n[3])  # neither: left out of the mean
+    assert mean_iou(CONFUSION) == pytest.approx((5 / 7 + 2 / 5 + 0) / 3)
+    assert mean_iou(CONFUSION, first=1) == pytest.approx((2 / 5 + 0) / 2)
+
+
+def test_accuracies_by_hand() -> None:
+    assert pixel_accuracy(CONFUSION) == pytest.approx(7 / 10)
+    assert mean_accuracy(CONFUSION) == pytest.approx((5 / 6 + 2 / 4) / 2)
+    assert frequency_weighted_iou(CONFUSION) == pytest.approx(0.6 * 5 / 7 + 0.4 * 2 / 5)
+
+
+def test_nothing_counted_is_undefined() -> None:
+    ignored = np.full((2, 2), IGNORED, np.uint16)
+    confusion = confusion_matrix(ignored, np.zeros((2, 2), np.uint16), 2)
+    for metric in (mean_iou, pixel_accuracy, mean_accuracy, frequency_weighted_iou):
+        assert np.isnan(metric(confusion))
