@@ -11,10 +11,12 @@ from launch.actions import (
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
+    RegisterEventHandler,
     Shutdown,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.event_handlers import OnStateTransition
 
 SHARE = get_package_share_directory('llmseg_ros')
 SEG_LAUNCH = os.path.join(SHARE, 'launch', 'seg.launch.py')
@@ -29,24 +31,26 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'clock', default_value='true', description="publish the bag's time on /clock"
             ),
-            DeclareLaunchArgument(
-                'delay', default_value='30.0', description='seconds for the model to load'
-            ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(SEG_LAUNCH),
                 launch_arguments={'use_sim_time': LaunchConfiguration('clock')}.items(),
             ),
-            OpaqueFunction(function=make_player),
+            # The first frames would be lost while the model is loaded.
+            RegisterEventHandler(
+                OnStateTransition(
+                    goal_state='active', entities=[OpaqueFunction(function=make_player)]
+                )
+            ),
         ]
     )
 
 
 def make_player(context: LaunchContext) -> list[ExecuteProcess]:
     """Make the player once the arguments have their values."""
-    bag, rate, clock, delay = (
-        LaunchConfiguration(name).perform(context) for name in ('bag', 'rate', 'clock', 'delay')
+    bag, rate, clock = (
+        LaunchConfiguration(name).perform(context) for name in ('bag', 'rate', 'clock')
     )
-    command = ['ros2', 'bag', 'play', bag, '--rate', rate, '--delay', delay]
+    command = ['ros2', 'bag', 'play', bag, '--rate', rate]
     if clock.lower() == 'true':
         command.append('--clock')
     return [ExecuteProcess(cmd=command, output='screen', on_exit=Shutdown())]

@@ -9,7 +9,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
 
 SHARE = get_package_share_directory('llmseg_ros')
 FASTDDS_PROFILE = os.path.join(SHARE, 'config', 'fastdds.xml')
@@ -62,7 +62,7 @@ def make_nodes(context: LaunchContext) -> list[Node]:
         parameters['node.autostart'] = as_bool('autostart', given)
     if given['classes']:
         parameters['classes'] = [name.strip() for name in given['classes'].split(',')]
-    seg = Node(
+    seg = LifecycleNode(
         package='llmseg_ros',
         executable='seg_node',
         name='seg',

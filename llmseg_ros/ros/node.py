@@ -50,7 +50,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         Raises:
             ConfigError: a parameter given is of the wrong type or out of range.
         """
-        super().__init__('seg', automatically_declare_parameters_from_overrides=True, **options)
+        super().__init__('seg', **options)
         for name in declare_parameters(self):
             self.get_logger().warning(f'there is no parameter {name!r}: what is given is not used')
         self._config, self._segmenter_config = read_configs(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,39 +55,48 @@ FIELDS = {
     for field in dataclasses.fields(config)
 }
 CLASSES = 'classes'
-OWN_OF_RCLPY = ('use_sim_time', 'start_type_description_service')
 
 
 def declare_parameters(node: Node) -> list[str]:
     """Declare every setting, and the class list, with what the parameter files give.
 
-    Args:
-        node: made with automatically_declare_parameters_from_overrides.
-
     Returns:
-        What was given under names that no setting has.
+        What was given under names that no parameter has.
 
     Raises:
         ConfigError: a value given is of the wrong type or out of range.
     """
-    given = {
-        name: parameter.value
-        for name, parameter in node.get_parameters_by_prefix('').items()
-        if name not in OWN_OF_RCLPY and not name.startswith('qos_overrides.')
-    }
-    for name in given:
-        node.undeclare_parameter(name)
     for name, field in FIELDS.items():
-        value = check_setting(field, given.get(name, field.default), name)
-        value = list(value) if isinstance(value, tuple) else value
-        node.declare_parameter(name, value, descriptor(field), ignore_override=True)
+        value = check_setting(field, given(node, name, as_parameter(field.default)), name)
+        node.declare_parameter(name, as_parameter(value), descriptor(field), ignore_override=True)
     node.declare_parameter(
         CLASSES,
-        check_classes(given.get(CLASSES)),
-        ParameterDescriptor(description='class list to begin with'),
+        check_classes(given(node, CLASSES, [])),
+        # An empty list has no type of its own, so that names could never follow it.
+        ParameterDescriptor(description='class list to begin with', dynamic_typing=True),
         ignore_override=True,
     )
-    return sorted(set(given) - set(FIELDS) - {CLASSES})
+    # rclpy passes over names never declared without a word, and has no public list of them.
+    names = {name for name in node._parameter_overrides if not name.startswith('qos_overrides.')}
+    return sorted(name for name in names if not node.has_parameter(name))
+
+
+def given(node: Node, name: str, default: Any) -> Any:
+    """Return a parameter as given at the start, of whatever type; the default where it isn't."""
+    anything = ParameterDescriptor(dynamic_typing=True)
+    value = as_setting(node.declare_parameter(name, default, anything).value)
+    node.undeclare_parameter(name)
+    return value
+
+
+def as_parameter(setting: Any) -> Any:
+    """Return a setting as the type that parameters have for it."""
+    return list(setting) if isinstance(setting, tuple) else setting
+
+
+def as_setting(parameter: Any) -> Any:
+    """Return a parameter's value as the type that settings have for it."""
+    return tuple(parameter) if isinstance(parameter, (list, array.array)) else parameter
 
 
 def descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
@@ -129,6 +139,7 @@ def read_configs(
     """
     values: dict[str, Any] = {name: node.get_parameter(name).value for name in FIELDS}
     values.update({p.name: p.value for p in changed if p.name in FIELDS})
+    values = {name: as_setting(value) for name, value in values.items()}
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in values.items():
         section, key = name.split('.', 1)
