@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOG_EVERY_S = 10.0  # of each kind
+STREAM_GAP_S = 2.0  # between frames that may still show the same scene
 CLOCK_JUMP_S = 1.0  # backwards, by which a stamp is no late frame but another run of a bag
 
 
@@ -51,7 +52,8 @@ class FramePipeline:
         self._results = ResultPublishers(node)
         self._statistics = frame_statistics
         self._logged: dict[str, float] = {}
-        self._last_stamp = 0.0
+        self._newest_stamp = 0.0
+        self._previous: tuple[float, Segmentation] | None = None
 
     @property
     def wanted(self) -> bool:
@@ -72,11 +74,11 @@ class FramePipeline:
         self._results.destroy()
 
     def _notice_clock_jump(self, message: Image | CompressedImage) -> None:
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
-        if stamp < self._last_stamp - CLOCK_JUMP_S:
-            self._log('info', 'jump', f'time went back by {self._last_stamp - stamp:.1f} s')
+        stamp = seconds(message)
+        if stamp < self._newest_stamp - CLOCK_JUMP_S:
+            self._log('info', 'jump', f'time went back by {self._newest_stamp - stamp:.1f} s')
             self._statistics.forget_times()
-        self._last_stamp = stamp
+        self._newest_stamp = stamp
 
     def _work_on(self, message: Image | CompressedImage) -> None:
         try:
@@ -98,7 +100,8 @@ class FramePipeline:
         compressed = isinstance(message, CompressedImage)
         rgb = compressed_to_rgb(message) if compressed else image_to_rgb(message)
         converted = time.perf_counter()
-        segmentation = self._segment_in_memory(rgb)
+        segmentation = self._segment_in_memory(rgb, self._frame_before(message))
+        self._previous = seconds(message), segmentation
         segmented = time.perf_counter()
         self._results.publish(rgb, segmentation, message.header, self.config.label_encoding)
         published = time.perf_counter()
@@ -114,10 +117,19 @@ class FramePipeline:
             timings_ms['age'] = (now.nanoseconds - stamp.nanoseconds) / 1e6
         self._statistics.add_result(timings_ms)
 
-    def _segment_in_memory(self, rgb: NDArray[np.uint8]) -> Segmentation:
+    def _frame_before(self, message: Image | CompressedImage) -> Segmentation | None:
+        """Return the result of the frame before, where that was a moment ago."""
+        if self._previous is None:
+            return None
+        stamp, segmentation = self._previous
+        return segmentation if 0 <= seconds(message) - stamp <= STREAM_GAP_S else None
+
+    def _segment_in_memory(
+        self, rgb: NDArray[np.uint8], previous: Segmentation | None
+    ) -> Segmentation:
         """Segment; where the GPU's memory is short, once more with half as many windows at once."""
         try:
-            return self._segmenter.segment(rgb)
+            return self._segmenter.segment(rgb, previous)
         except RuntimeError as error:
             import torch
 
@@ -132,7 +144,7 @@ class FramePipeline:
             )
         )
         self._log('warning', 'memory', f'out of GPU memory, going on with open_clip.batch {batch}')
-        return self._segmenter.segment(rgb)
+        return self._segmenter.segment(rgb, previous)
 
     def _log(self, severity: str, kind: str, message: str) -> None:
         """Log unless the same kind was logged within the last seconds."""
@@ -140,3 +152,9 @@ class FramePipeline:
         if now - self._logged.get(kind, float('-inf')) >= LOG_EVERY_S:
             self._logged[kind] = now
             getattr(self._node.get_logger(), severity)(message)
+
+
+def seconds(message: Image | CompressedImage) -> float:
+    """Return a message's stamp in seconds."""
+    stamp = message.header.stamp
+    return float(stamp.sec + stamp.nanosec / 1e9)
