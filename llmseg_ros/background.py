@@ -2,38 +2,136 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from llmseg_ros.config import BackgroundConfig
+from llmseg_ros.classes import clean_name
+from llmseg_ros.config import BackgroundConfig, ConfigError
+from llmseg_ros.subclasses.quality import folded
 
 if TYPE_CHECKING:
     import torch
 
+BY_WORDS = ('probability', 'names')
+BY_PROBABILITY = (*BY_WORDS, 'none')  # what these need of the fusion are probabilities
 EPSILON = 1e-6
+ODDS_EPSILON = 1e-8
+LEAST_PROBABILITY = 1e-30
 ABSENT = -1e4  # the logit of a candidate that did not pass: finite, so that it can be interpolated
 
 
 def label_logits(
     maps_khw: torch.Tensor, valid_k: torch.Tensor, config: BackgroundConfig
 ) -> torch.Tensor:
-    """Put a background label before the candidates, at a share of the strongest map value.
-
-    Negative similarity is evidence for background; maps are divided by the largest value of any
-    valid candidate, so the threshold means the same for every encoder and image.
+    """Put a background label before the candidates.
 
     Args:
-        maps_khw: (k, h, w) similarities.
+        maps_khw: (k, h, w) similarities; by `probability`, `names` and `none` (k + b, h, w)
+            probabilities, of the candidates and of b background words.
         valid_k: (k,) bool; the other candidates get ABSENT.
-        config: threshold and scale.
+        config: what is background.
 
     Returns:
         (k + 1, h, w); a softmax over the first axis gives label probabilities.
     """
     import torch
 
-    absent_k11 = ~valid_k[:, None, None]
-    maps_khw = maps_khw.clamp(min=0.0).masked_fill(absent_k11, 0.0)
-    relative_khw = maps_khw / maps_khw.amax().clamp(min=EPSILON)
-    logits_khw = (config.scale * relative_khw).masked_fill(absent_k11, ABSENT)
-    background_1hw = torch.full_like(logits_khw[:1], config.scale * config.threshold)
-    return torch.cat([background_1hw, logits_khw])
+    if config.name in BY_PROBABILITY:
+        logits_khw, background_hw = probability_logits(maps_khw, len(valid_k), config)
+    elif config.name == 'minmax':
+        logits_khw, background_hw = minmax_logits(maps_khw)
+    else:
+        logits_khw, background_hw = threshold_logits(maps_khw, valid_k, config)
+    logits_khw = logits_khw.masked_fill(~valid_k[:, None, None], ABSENT)
+    return torch.cat([background_hw[None], logits_khw])
+
+
+def threshold_logits(
+    maps_khw: torch.Tensor, valid_k: torch.Tensor, config: BackgroundConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take for background what is below a share of the strongest map value.
+
+    Negative similarity is evidence for background; maps are divided by the largest value of any
+    valid candidate, so the threshold means the same for every encoder and image.
+
+    Returns:
+        Logits (k, h, w) and those of background (h, w).
+    """
+    import torch
+
+    maps_khw = maps_khw.masked_fill(~valid_k[:, None, None], 0.0).clamp(min=0.0)
+    logits_khw = config.scale * maps_khw / maps_khw.amax().clamp(min=EPSILON)
+    return logits_khw, torch.full_like(logits_khw[0], config.scale * config.threshold)
+
+
+def probability_logits(
+    probabilities_khw: torch.Tensor, candidates: int, config: BackgroundConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take for background where a word is likelier than every class.
+
+    By `probability` it is also where the best class is less likely than `config.probability`
+    (Wang et al., SCLIP, ECCV 2024). By `none` nothing is.
+
+    Args:
+        probabilities_khw: (k + b, h, w), of candidates and words.
+        candidates: k.
+        config: name and probability.
+
+    Returns:
+        Logits (k, h, w) and those of background (h, w).
+    """
+    import torch
+
+    logits_khw = probabilities_khw.clamp(min=LEAST_PROBABILITY).log()
+    background_hw = torch.full_like(probabilities_khw[0], ABSENT)
+    if config.name in BY_WORDS:
+        background_hw = torch.cat([background_hw[None], logits_khw[candidates:]]).amax(dim=0)
+    if config.name == 'probability':
+        least = max(config.probability, LEAST_PROBABILITY)
+        background_hw = background_hw.clamp(min=math.log(least))
+    return logits_khw[:candidates], background_hw
+
+
+def minmax_logits(maps_khw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale every map to p in [0, 1] by its least and largest value: log(p / (1 - p)) against 0.
+
+    As published with SimSeg and by Sun et al.: sigmoid(logit) is p, so background is where p is
+    below a half. A map that is the same everywhere is background.
+
+    Returns:
+        Logits (k, h, w) and those of background (h, w).
+    """
+    import torch
+
+    least_k11 = maps_khw.amin(dim=(1, 2), keepdim=True)
+    range_k11 = (maps_khw.amax(dim=(1, 2), keepdim=True) - least_k11).clamp(min=EPSILON)
+    p_khw = (maps_khw - least_k11) / range_k11
+    logits_khw = (p_khw + ODDS_EPSILON).log() - (1 - p_khw + ODDS_EPSILON).log()
+    return logits_khw, torch.zeros_like(logits_khw[0])
+
+
+def other_words(
+    words: Iterable[str], names: Iterable[str], same_class: Callable[[str, str], bool]
+) -> tuple[str, ...]:
+    """Return the background words that mean no requested class.
+
+    Args:
+        words: those of the configuration.
+        names: the requested classes and their subclasses.
+        same_class: tells whether two names mean one class, such as sofa and couch.
+
+    Raises:
+        ConfigError: a word can't be a class name.
+    """
+    try:
+        cleaned = [clean_name(word) for word in words]
+    except ValueError as error:
+        raise ConfigError(f'background.words: {error}') from error
+    names = list(names)
+    taken = {folded(name) for name in names}
+    return tuple(
+        word
+        for word in dict.fromkeys(cleaned)
+        if folded(word) not in taken and not any(same_class(word, name) for name in names)
+    )

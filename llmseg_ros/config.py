@@ -17,6 +17,13 @@ import yaml
 
 T = TypeVar('T')
 
+# Of the usual protocol for PASCAL VOC with background (Wang et al., SCLIP, ECCV 2024).
+BACKGROUND_WORDS = (
+    *('sky', 'wall', 'tree', 'wood', 'grass', 'road', 'sea', 'river', 'mountain', 'sands', 'desk'),
+    *('bed', 'building', 'cloud', 'lamp', 'door', 'window', 'wardrobe', 'ceiling', 'shelf'),
+    *('curtain', 'stair', 'floor', 'hill', 'rail', 'fence'),
+)
+
 NODE_SECTIONS = ('node', 'classes', 'use_sim_time')  # of the same file, read by the node alone
 
 
@@ -142,9 +149,21 @@ class SubclassesConfig:
 @dataclass(frozen=True)
 class FusionConfig:
     name: str = setting(
-        'max', 'how subclass descriptors are fused', ('paper', 'reference', 'mean', 'max')
+        'max',
+        'how the subclasses of a class are fused',
+        ('paper', 'reference', 'mean', 'max', 'chils'),
     )
-    temperature: float = setting(1.0, 'softness of the subclass weights', low=1e-3, high=1e3)
+    superclass: bool = setting(True, 'the class name takes part beside its subclasses')
+    temperature: float = setting(
+        1.0, 'paper and reference: softness of the subclass weights', low=1e-3, high=1e3
+    )
+    logit_scale: float = setting(
+        40.0,
+        'factor on similarities before a softmax over names: chils, and background by '
+        'probability, names or none',
+        low=0.1,
+        high=1000.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -167,24 +186,59 @@ class GateConfig:
         high=2.0,
     )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
+    hysteresis: float = setting(
+        0.0,
+        'part by which the gate is lower for a class that passed in the frame before; 0: off',
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True)
 class BackgroundConfig:
+    name: str = setting(
+        'threshold',
+        'what is background: maps below a threshold, the least probable pixels and words, words '
+        'alone, the lower half of each map, or nothing',
+        ('threshold', 'probability', 'names', 'minmax', 'none'),
+    )
     threshold: float = setting(
-        0.25, 'map value, as a share of the strongest, below which is background', low=0.0, high=1.0
+        0.25,
+        'threshold: map value, as a share of the strongest, below which is background',
+        low=0.0,
+        high=1.0,
     )
     scale: float = setting(
-        10.0, 'sharpness of the label probabilities made of the maps', low=0.1, high=1000.0
+        10.0,
+        'threshold: sharpness of the label probabilities made of the maps',
+        low=0.1,
+        high=1000.0,
+    )
+    probability: float = setting(
+        0.1, 'probability: of the best class, below which is background', low=0.0, high=1.0
+    )
+    words: tuple[str, ...] = setting(
+        BACKGROUND_WORDS,
+        'probability and names: what is background; never a requested class, its subclasses or '
+        'other names',
     )
 
 
 @dataclass(frozen=True)
 class RefineConfig:
     name: str = setting(
-        'crf', 'mask refinement; crf needs pydensecrf2, else pamr', ('crf', 'pamr', 'none')
+        'crf',
+        'mask refinement: all labels together, each against background as published, by torch '
+        'alone, or none; crf and crf_binary need pydensecrf2, else pamr',
+        ('crf', 'crf_binary', 'pamr', 'none'),
     )
-    short_side: int = setting(240, 'working size of the refiner in pixels', low=16, high=2048)
+    short_side: int = setting(
+        240, 'crf and pamr: working size in pixels; crf_binary: 16 a patch', low=16, high=2048
+    )
+    max_labels: int = setting(
+        32, 'crf: labels refined together; of more, those most probable somewhere', low=2, high=1000
+    )
+    morphology: bool = setting(True, 'crf_binary: close the gaps of masks, 7 x 7 pixels')
     iterations: int = setting(5, 'mean-field iterations', low=1, high=50)
     gaussian_sxy: float = setting(3.0, 'smoothness kernel width in pixels', low=0.1, high=1e3)
     gaussian_compat: float = setting(3.0, 'smoothness weight', low=0.0, high=1e3)

@@ -53,7 +53,9 @@ def presence_scores(
     return scores_cn.masked_fill(~members_cn, 0.0).sum(dim=-1) / members_cn.sum(dim=-1)
 
 
-def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
+def select_candidates(
+    scores_c: torch.Tensor, config: GateConfig, held_c: torch.Tensor | None = None
+) -> Candidates:
     """Select the classes that may appear in an image.
 
     Args:
@@ -62,6 +64,8 @@ def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
             scores (SimSeg's published code; Sun et al. use it unchanged), and below 3 classes,
             where a deviation says nothing, those within `margin` of the best. `share` keeps those
             that reach `share` of the best score and `minimum`. `none` lets all classes compete.
+            `hysteresis` lowers the threshold by this part of it for the classes of `held_c`.
+        held_c: (c,) bool, the classes that passed in the frame before.
 
     Returns:
         The candidates; `none` returns all classes, the others at most `max_candidates`.
@@ -81,4 +85,8 @@ def select_candidates(scores_c: torch.Tensor, config: GateConfig) -> Candidates:
         top = scores_c.topk(min(config.top_k, len(scores_c))).values
         threshold = top.mean() + top.std()
     # Sorted, so stopping at the first below the threshold is the same as comparing each.
-    return Candidates(index_k, best_k >= threshold)
+    valid_k = best_k >= threshold
+    if held_c is not None:
+        lower = threshold - config.hysteresis * threshold.abs()
+        valid_k |= held_c[index_k] & (best_k >= lower)
+    return Candidates(index_k, valid_k)

@@ -39,7 +39,8 @@ class Segmentation:
         confidence: (H, W) float32 in [0, 1], the probability of the label given.
         classes: every class of the vocabulary, in its order, found or not.
         version: of the class list the labels belong to.
-        timings_ms: wall time by stage (encode, fuse, gate, refine).
+        timings_ms: wall time by stage (encode, gate, fuse, refine).
+        candidates: ids of the classes that passed the gate, for the gate of the next frame.
     """
 
     labels: NDArray[np.uint16]
@@ -47,6 +48,7 @@ class Segmentation:
     classes: tuple[ClassResult, ...]
     version: int
     timings_ms: Mapping[str, float]
+    candidates: frozenset[int] = frozenset()
 
     @property
     def found(self) -> tuple[ClassResult, ...]:

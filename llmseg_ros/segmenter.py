@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.background import label_logits
+from llmseg_ros.background import BY_PROBABILITY, BY_WORDS, label_logits, other_words
 from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
-from llmseg_ros.config import SegmenterConfig, load_config
+from llmseg_ros.config import BackgroundConfig, SegmenterConfig, load_config
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.encoders.base import EvidenceEncoder
-from llmseg_ros.fusion import class_maps
-from llmseg_ros.presence import presence_scores, select_candidates
+from llmseg_ros.fusion import class_maps, class_probabilities
+from llmseg_ros.presence import Candidates, presence_scores, select_candidates
 from llmseg_ros.refine import available_refiner, refine
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.subclasses.resolver import Resolver
@@ -55,6 +55,8 @@ class Vocabulary:
         descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
         members_cn: (c, n) bool, False where a descriptor is padding.
         evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
+        words: for background, where the configuration tells it by words.
+        words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
     """
 
     version: int
@@ -62,6 +64,8 @@ class Vocabulary:
     descriptors_cnd: torch.Tensor
     members_cn: torch.Tensor
     evidence_cne: torch.Tensor
+    words: tuple[str, ...] = ()
+    words_bd: torch.Tensor | None = None
 
 
 class Segmenter:
@@ -112,7 +116,7 @@ class Segmenter:
         """Describe a new class list and put it in force between two frames."""
         with self._updating:
             update = self._registry.update(names)
-            self.vocabulary = self._describe(update)
+            self.vocabulary = self._describe(update, self.config.background)
             return update
 
     def reconfigure(self, config: SegmenterConfig) -> None:
@@ -120,15 +124,22 @@ class Segmenter:
 
         Raises:
             EncoderUnavailable: the encoder can't be had with these settings.
+            ConfigError: a background word can't be used.
         """
         with self._updating:
-            if encoder_settings(config) != encoder_settings(self.config):
+            new_encoder = encoder_settings(config) != encoder_settings(self.config)
+            if new_encoder:
                 self.encoder = create_encoder(config)
-                self.vocabulary = self._describe(self._registry.current)
-            self.config = config
+            if new_encoder or used_words(config) not in ((), used_words(self.config)):
+                self.vocabulary = self._describe(self._registry.current, config.background)
+            self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
 
-    def segment(self, rgb: NDArray[np.uint8]) -> Segmentation:
+    def segment(self, rgb: NDArray[np.uint8], previous: Segmentation | None = None) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.
+
+        Args:
+            rgb: the image.
+            previous: of the frame before in a stream, for the gate's hysteresis.
 
         Raises:
             ValueError: the image is empty, or not (H, W, 3) uint8.
@@ -139,7 +150,7 @@ class Segmenter:
         started = time.perf_counter()
         with torch.inference_mode():
             features = self.encoder.encode_image(rgb)
-        return self.segment_features(features, rgb, started)
+        return self.segment_features(features, rgb, started, previous=previous)
 
     def segment_features(
         self,
@@ -147,6 +158,7 @@ class Segmenter:
         rgb: NDArray[np.uint8],
         started: float | None = None,
         config: SegmenterConfig | None = None,
+        previous: Segmentation | None = None,
     ) -> Segmentation:
         """Segment an image that is already encoded, for several settings over one encoding.
 
@@ -154,7 +166,11 @@ class Segmenter:
             features: of the image.
             rgb: (H, W, 3) uint8 image.
             started: when its encoding began, by time.perf_counter.
-            config: of the stages from fusion on, else the segmenter's own.
+            config: of the stages from the gate on, else the segmenter's own.
+            previous: of the frame before in a stream, for the gate's hysteresis.
+
+        Raises:
+            ValueError: `config` needs background words, the segmenter's own doesn't.
         """
         import torch
 
@@ -169,29 +185,35 @@ class Segmenter:
             patches_hwd = features.patches_hwd
             if not features.keep_length:
                 patches_hwd = torch.nn.functional.normalize(patches_hwd, dim=-1)
-            maps_hwc = class_maps(
-                patches_hwd,
-                pooled_d,
-                vocabulary.descriptors_cnd,
-                vocabulary.members_cn,
-                config.fusion,
-            )
-            clock.lap('fuse')
             image_e = pooled_d if features.evidence_e is None else features.evidence_e
             scores_c = presence_scores(
                 image_e, vocabulary.evidence_cne, vocabulary.members_cn, config.gate
             )
-            candidates = select_candidates(scores_c, config.gate)
-            maps_khw = maps_hwc[..., candidates.index_k].permute(2, 0, 1)
-            logits_khw = label_logits(maps_khw, candidates.valid_k, config.background)
+            held_c = held_classes(vocabulary, previous, scores_c.device)
+            candidates = select_candidates(scores_c, config.gate, held_c)
             clock.lap('gate')
-            best_hw, confidence_hw = refine(logits_khw, rgb, config.refine)
-            labels_hw = label_ids(vocabulary, candidates.index_k.cpu().numpy())[best_hw]
+            fuse = class_probabilities if config.background.name in BY_PROBABILITY else class_maps
+            names = describe_candidates(vocabulary, candidates, config.background)
+            maps_hwk = fuse(patches_hwd, pooled_d, *names, config.fusion)
+            logits_khw = label_logits(
+                maps_hwk.permute(2, 0, 1), candidates.valid_k, config.background
+            )
+            clock.lap('fuse')
+            scores_k = scores_c[candidates.index_k]
+            best_hw, confidence_hw = refine(logits_khw, scores_k, rgb, config.refine)
+            ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
+            labels_hw = ids_k[best_hw]
         clock.lap('refine')
-        results = class_results(vocabulary, scores_c.cpu().numpy(), labels_hw)
-        return Segmentation(labels_hw, confidence_hw, results, vocabulary.version, clock.timings_ms)
+        return Segmentation(
+            labels_hw,
+            confidence_hw,
+            class_results(vocabulary, scores_c.cpu().numpy(), labels_hw),
+            vocabulary.version,
+            clock.timings_ms,
+            frozenset(ids_k[1:][candidates.valid_k.cpu().numpy()].tolist()),
+        )
 
-    def _describe(self, update: ClassUpdate) -> Vocabulary:
+    def _describe(self, update: ClassUpdate, background: BackgroundConfig) -> Vocabulary:
         """Look up the subclasses of a class list and encode all names in one batch."""
         import torch
 
@@ -204,11 +226,24 @@ class Segmenter:
             return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
         names = [name for item in classes for name in (item.name, *item.subclasses)]
         counts = [1 + len(item.subclasses) for item in classes]
-        descriptors_cnd, members_cn = pad_sets(self.encoder.encode_text(names), counts)
+        by_words = background.name in BY_WORDS
+        words: tuple[str, ...] = ()
+        if by_words:
+            words = other_words(background.words, names, self._resolver.same_class)
+        rows_sd = self.encoder.encode_text([*names, *words])
+        descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
         evidence_cne = descriptors_cnd
         if isinstance(self.encoder, EvidenceEncoder):
             evidence_cne, _ = pad_sets(self.encoder.encode_evidence(names), counts)
-        return Vocabulary(update.version, tuple(classes), descriptors_cnd, members_cn, evidence_cne)
+        return Vocabulary(
+            update.version,
+            tuple(classes),
+            descriptors_cnd,
+            members_cn,
+            evidence_cne,
+            words,
+            rows_sd[len(names) :] if by_words else None,
+        )
 
 
 def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,6 +262,51 @@ def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, to
 def encoder_settings(config: SegmenterConfig) -> tuple[object, ...]:
     """Return the part of a configuration that encoders are made with."""
     return config.encoder, getattr(config, config.encoder.name)
+
+
+def used_words(config: SegmenterConfig) -> tuple[str, ...]:
+    """Return the words a configuration tells background by."""
+    return config.background.words if config.background.name in BY_WORDS else ()
+
+
+def held_classes(
+    vocabulary: Vocabulary, previous: Segmentation | None, device: torch.device
+) -> torch.Tensor | None:
+    """Return (c,) bool, True for the classes that passed the gate in the frame before."""
+    import torch
+
+    if previous is None:
+        return None
+    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.classes])
+    return held_c.to(device, non_blocking=True)
+
+
+def describe_candidates(
+    vocabulary: Vocabulary, candidates: Candidates, background: BackgroundConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pick the descriptors of the candidates, followed by those of background words in use.
+
+    Returns:
+        (k + b, n, d) descriptors and (k + b, n) bool, all False for a candidate that didn't pass.
+
+    Raises:
+        ValueError: words are in use and the vocabulary was made without.
+    """
+    import torch
+
+    descriptors_knd = vocabulary.descriptors_cnd[candidates.index_k]
+    members_kn = vocabulary.members_cn[candidates.index_k] & candidates.valid_k[:, None]
+    if background.name not in BY_WORDS:
+        return descriptors_knd, members_kn
+    if vocabulary.words_bd is None:
+        raise ValueError(
+            f'background by {background.name} needs a segmenter that is configured with it'
+        )
+    padding = descriptors_knd.shape[1] - 1
+    words_bnd = torch.nn.functional.pad(vocabulary.words_bd[:, None], (0, 0, 0, padding))
+    words_bn = torch.zeros_like(words_bnd[..., 0], dtype=torch.bool)
+    words_bn[:, 0] = True
+    return torch.cat([descriptors_knd, words_bnd]), torch.cat([members_kn, words_bn])
 
 
 class StageClock:

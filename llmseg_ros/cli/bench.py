@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmseg_ros.ros.bench_stages import MessageStages
     from llmseg_ros.segmenter import Segmenter
 
-STAGES = ('convert', 'encode', 'fuse', 'gate', 'refine', 'publish')
+STAGES = ('convert', 'encode', 'gate', 'fuse', 'refine', 'publish')
 MESSAGE_STAGES = ('convert', 'publish')
 SHORT_LIST = ('cat', 'cup', 'person', 'rocket', 'dog')
 LONG_LIST_PACKS = ('voc', 'coco_things')  # together the 80 things of COCO

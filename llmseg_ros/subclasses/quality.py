@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 FAR_SHARE = 0.3  # of the closeness the class's subclasses usually have; less is far
 # Words of all kinds: how close any two names are by chance differs from encoder to encoder.
 ANYTHING = (
-    'sky water grass wall road rock book bird car cup dog fish flower fruit hat house knife '
-    'machine phone shoe'
-).split()
+    *('sky', 'water', 'grass', 'wall', 'road', 'rock', 'book', 'bird', 'car', 'cup'),
+    *('dog', 'fish', 'flower', 'fruit', 'hat', 'house', 'knife', 'machine', 'phone', 'shoe'),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def filter_subclasses(
     rows = encode_text([*(text for texts in spelt.values() for text in texts), *ANYTHING])
     *blocks, anything = rows.split([*map(len, spelt.values()), len(ANYTHING)])
     descriptors = dict(zip(classes, blocks, strict=True))
-    chance = float((rows @ anything.T).median())
+    chance = float((rows[: -len(ANYTHING)] @ anything.T).median())
     results = {}
     for name in classes:
         meant = _meaning_reasons(name, descriptors, chance)
@@ -94,12 +94,12 @@ def _without(names: Sequence[str], reasons: Sequence[str]) -> list[str]:
 
 def _spelling_reasons(class_name: str, classes: Mapping[str, Sequence[str]]) -> list[str]:
     """Return per subclass why its spelling rules it out, '' where it doesn't."""
-    own = _folded(class_name)
-    others = {_folded(name): name for name in classes}
+    own = folded(class_name)
+    others = {folded(name): name for name in classes}
     seen: dict[tuple[str, ...], str] = {}
     reasons = []
     for name in classes[class_name]:
-        key = _folded(name)
+        key = folded(name)
         if key == own:
             reasons.append('repeats the class name')
         elif key in others:
@@ -112,7 +112,7 @@ def _spelling_reasons(class_name: str, classes: Mapping[str, Sequence[str]]) -> 
     return reasons
 
 
-def _folded(name: str) -> tuple[str, ...]:
+def folded(name: str) -> tuple[str, ...]:
     """Fold case, plural and word order."""
     return tuple(sorted(_singular(word) for word in re.findall(r'\w+', name_key(name))))
 

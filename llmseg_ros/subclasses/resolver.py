@@ -77,6 +77,14 @@ class Resolver:
                 return Subclasses(names, 'pack')
         return self.answered(name) or Subclasses((), 'name')
 
+    def same_class(self, name: str, other: str) -> bool:
+        """Tell whether a file has both as names of one class, such as sofa and couch."""
+        keys = name_key(name), name_key(other)
+        return any(
+            keys[0] in pack.keys and pack.keys[keys[0]] == pack.keys.get(keys[1])
+            for pack in self._packs
+        )
+
     def resolve_all(
         self,
         names: Iterable[str],

@@ -10,7 +10,8 @@ from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
 from llmseg_ros.refine import available_refiner, refine, shrink
 
-REFINERS = ('crf', 'pamr', 'none')
+REFINERS = ('crf', 'crf_binary', 'pamr', 'none')
+SCORES = torch.tensor([0.4, 0.3])
 RGB = np.zeros((48, 64, 3), np.uint8)
 RGB[:, 32:] = 200
 
@@ -25,7 +26,7 @@ def half_logits(strength: float) -> torch.Tensor:
 
 @pytest.mark.parametrize('name', REFINERS)
 def test_labels_follow_the_logits(name):
-    labels, confidence = refine(half_logits(5.0), RGB, RefineConfig(name=name))
+    labels, confidence = refine(half_logits(5.0), SCORES, RGB, RefineConfig(name=name))
     assert labels.shape == confidence.shape == (48, 64)
     assert (labels[:, :24] == 0).all()
     assert (labels[:, 40:] == 2).all()
@@ -37,7 +38,7 @@ def test_labels_follow_the_logits(name):
 def test_refining_finds_the_edge_between_the_patches(name):
     shifted = np.zeros((48, 64, 3), np.uint8)
     shifted[:, 29:] = 200  # the middle of two patches is at column 32
-    labels, _ = refine(half_logits(2.0), shifted, RefineConfig(name=name))
+    labels, _ = refine(half_logits(2.0), SCORES, shifted, RefineConfig(name=name))
     assert (labels[:, 29:] == 2).mean() > 0.99
     assert (labels[:, :29] == 0).mean() > 0.99
 
@@ -46,7 +47,7 @@ def test_refining_finds_the_edge_between_the_patches(name):
 def test_no_candidate_is_background(name):
     logits = torch.zeros(2, 3, 4)
     logits[1] = ABSENT
-    labels, confidence = refine(logits, RGB, RefineConfig(name=name))
+    labels, confidence = refine(logits, SCORES[:1], RGB, RefineConfig(name=name))
     assert not labels.any()
     np.testing.assert_allclose(confidence, 1, atol=1e-5)
 

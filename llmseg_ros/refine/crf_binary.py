@@ -1,0 +1,91 @@
+"""Masks as published: a binary dense CRF and morphology per class, decided by class scores.
+
+SimSeg (Yi et al., CVPR 2023), unchanged in Sun et al. (CVPRW 2024).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.background import ABSENT
+from llmseg_ros.config import RefineConfig
+from llmseg_ros.refine.crf import refine_crf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATCH_PIXELS = 16  # a patch is enlarged to 16 x 16: the input of a ViT-*/16
+KERNEL = (7, 7)
+
+
+def label_by_binary_crf(
+    logits_khw: NDArray[np.float32],
+    scores_k: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    config: RefineConfig,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Segment every class against background alone; where masks overlap, the best score wins.
+
+    Nearest neighbour both ways: patches to 16 x 16 pixels, where the CRF and the morphology work,
+    and masks to the image.
+
+    Args:
+        logits_khw: (k + 1, h, w), background first; a class's probability is
+            sigmoid(logit - background's).
+        scores_k: (k,) of the classes in the image as a whole; one of 0 or less has no mask.
+        rgb: (H, W, 3) uint8.
+        config: the CRF's settings, and whether masks are closed.
+
+    Returns:
+        (H, W) index of the label, and its (H, W) probability: the class's CRF marginal, for
+        background 1 less the largest of them.
+    """
+    import cv2
+
+    height, width = (side * PATCH_PIXELS for side in logits_khw.shape[1:])
+    small = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    labels = np.zeros((height, width), np.uint16)
+    decided = np.zeros((height, width))  # the score that decided
+    probabilities = np.zeros((height, width), np.float32)
+    most = np.zeros((height, width), np.float32)
+    for index, foreground in class_marginals(logits_khw, small, config):
+        mask = (foreground > 0.5).astype(np.uint8)
+        if config.morphology:
+            mask = close_mask(mask)
+        wins = mask * float(scores_k[index]) > decided
+        labels[wins] = 1 + index
+        decided[wins] = scores_k[index]
+        probabilities[wins] = foreground[wins]
+        np.maximum(most, foreground, out=most)
+    probabilities = np.where(labels == 0, 1 - most, probabilities)
+    size = rgb.shape[1::-1]
+    labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    return labels.astype(np.int64), cv2.resize(probabilities, size, interpolation=cv2.INTER_NEAREST)
+
+
+def class_marginals(
+    logits_khw: NDArray[np.float32], rgb: NDArray[np.uint8], config: RefineConfig
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the index and (H, W) CRF marginal of every class in the image, one at a time."""
+    for index, logits_hw in enumerate(logits_khw[1:]):
+        if logits_hw[0, 0] <= ABSENT:
+            continue
+        odds_hw = logits_hw - logits_khw[0]
+        odds_hw = odds_hw.repeat(PATCH_PIXELS, axis=0).repeat(PATCH_PIXELS, axis=1)
+        yield index, refine_crf(np.stack([sigmoid(-odds_hw), sigmoid(odds_hw)]), rgb, config)[1]
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 1 / (1 + exp(-logits)) without overflow."""
+    return np.exp(-np.logaddexp(0, -logits))
+
+
+def close_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Close gaps of a 0/1 mask: one dilation, then one erosion, 7 x 7."""
+    import cv2
+
+    kernel = np.ones(KERNEL, np.uint8)
+    return np.asarray(cv2.erode(cv2.dilate(mask, kernel), kernel), np.uint8)
