@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,17 +23,29 @@ from llmseg_ros.cli.common import (
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
-    from llmseg_ros.evaluation.datasets import Dataset
+    from llmseg_ros.evaluation.datasets import Dataset, Sample
     from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores
 
 AXES = ('fusion', 'refine', 'subclasses')
-SHARES = ('miou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
+SHARES = ('miou', 'boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
 INTERRUPTED = 130
 
 
 def evaluate(
     root: Annotated[Path, typer.Option(metavar='DIR', help='Folder of the dataset.')],
-    dataset: Annotated[Literal['folder'], typer.Option(help='Layout of that folder.')] = 'folder',
+    dataset: Annotated[
+        Literal[
+            'folder',
+            'voc',
+            'context59',
+            'context60',
+            'coco-stuff',
+            'coco-object',
+            'ade20k',
+            'cityscapes',
+        ],
+        typer.Option(help='Layout of that folder.'),
+    ] = 'folder',
     config: Annotated[
         Path | None,
         typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
@@ -61,27 +73,47 @@ def evaluate(
     ] = '',
     background: Annotated[
         Literal['auto', '0', 'none'],
-        typer.Option(help='Label value of the background; auto: 0 where its name says so.'),
+        typer.Option(help='Of a folder: label value of the background; auto: 0 if so named.'),
     ] = 'auto',
     ignore: Annotated[
-        int, typer.Option(min=0, max=65535, help="Label value of pixels that don't count.")
-    ] = 255,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Of a folder: label value of pixels that don't count.  [default: 255]",
+        ),
+    ] = None,
     ids: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Only the images named here, one a line.')
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help='Only the first so many images.')] = None,
     workers: Annotated[int, typer.Option(min=1, help='Threads that read files ahead.')] = 2,
     report: Annotated[
-        Path | None, typer.Option(metavar='DIR', help='Write report.json into this folder.')
+        Path | None,
+        typer.Option(
+            metavar='DIR', help='Write report.json and images.jsonl, the scores by image, here.'
+        ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option('--resume', help='Go on from the scores in the --report folder.')
+    ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar='I/N',
+            help='Score the I-th of N parts (1/N to N/N) into the --report folder, which the '
+            'parts may share; in the end, --resume without --shard reports on all of them.',
+        ),
+    ] = '',
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
     ] = None,
 ) -> None:
     """Compare the labels of a dataset with what the segmenter says.
 
-    A folder has images/, labels/ with a PNG of class values for every image, and classes.txt
-    with the names of the values from 0 on. Ctrl-C ends early; what was scored is reported.
+    A dataset of layout `folder` has images/, labels/ with a PNG of class values for every image,
+    and classes.txt with the names of the values from 0 on; the other layouts are as published,
+    docs/evaluation.md shows them. Ctrl-C ends early; what was scored is reported.
 
     \b
     Example:
@@ -94,25 +126,36 @@ def evaluate(
     }
     axes = parse_axes(ablate, chosen)
     settings = read_settings(resolve_config(config), encoder, chosen)
-    data = open_dataset(root, ignore, background, classes, ids, limit)
-    if report:
-        report.mkdir(parents=True, exist_ok=True)
+    part, parts = parse_shard(shard)
+    if (resume or shard) and not report:
+        raise typer.BadParameter('--resume and --shard need --report DIR')
+    if dataset != 'folder' and (background != 'auto' or ignore is not None):
+        raise typer.BadParameter('--background and --ignore are for --dataset folder')
+    with_background = {'auto': None, '0': True, 'none': False}[background]
+    opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
+    data = narrow_down(opened, classes, ids, limit)
     with waiting('loading the model'):
         from llmseg_ros.evaluation.evaluate import Evaluator, make_variants
         from llmseg_ros.evaluation.report import evaluation_report
 
         variants = make_variants(settings, axes)
         evaluator = Evaluator(data, variants)
-    scores, interrupted = score_all(evaluator, workers)
+    samples = data.samples[part - 1 :: parts]
+    if report:
+        name = f'images-{part}of{parts}.jsonl' if shard else 'images.jsonl'
+        scores, interrupted = score_into(evaluator, samples, workers, report / name, resume)
+    else:
+        scores, interrupted = score_all(evaluator, samples, workers, lambda image: None)
     if not scores:
         raise typer.Exit(INTERRUPTED)
     summary = evaluation_report(data, variants, evaluator.encoder.name, scores)
     print_report(summary)
-    for path in (report and report / 'report.json', json):
-        if path:
-            write_json(path, summary)
+    if report and not shard:
+        write_json(report / 'report.json', summary)
+    if json:
+        write_json(json, summary)
     if interrupted:
-        note(f'interrupted after {len(scores)} of {len(data.samples)} images')
+        note(f'interrupted with {len(scores)} of {len(data.samples)} images scored')
         raise typer.Exit(INTERRUPTED)
 
 
@@ -158,23 +201,27 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise typer.BadParameter(f'--{option} takes {", ".join(choices)}, not {printable(value)}')
 
 
-def open_dataset(
-    root: Path, ignore: int, background: str, classes: str, ids: Path | None, limit: int | None
-) -> Dataset:
-    """Open the dataset and narrow it down to what is asked for.
+def open_dataset(layout: str, root: Path, ignore: int, background: bool | None) -> Dataset:
+    """Open a dataset.
 
     Raises:
-        DatasetError: it can't be used, or lacks a class or an image that is named.
+        DatasetError: the folder isn't of this layout, or something is missing.
     """
-    from llmseg_ros.evaluation.datasets import (
-        folder_dataset,
-        only_classes,
-        only_samples,
-        read_lines,
-    )
+    from llmseg_ros.evaluation.datasets import LAYOUTS, folder_dataset, published_dataset
 
-    with_background = {'auto': None, '0': True, 'none': False}[background]
-    dataset = folder_dataset(root, ignore, with_background)
+    if layout == 'folder':
+        return folder_dataset(root, ignore, background)
+    return published_dataset(root, LAYOUTS[layout])
+
+
+def narrow_down(dataset: Dataset, classes: str, ids: Path | None, limit: int | None) -> Dataset:
+    """Keep the classes and images that are asked for.
+
+    Raises:
+        DatasetError: the dataset lacks a class or an image that is named.
+    """
+    from llmseg_ros.evaluation.datasets import only_classes, only_samples, read_lines
+
     if classes:
         dataset = only_classes(dataset, [name.strip() for name in parse_classes(classes)])
     if ids:
@@ -182,14 +229,63 @@ def open_dataset(
     return replace(dataset, samples=dataset.samples[:limit])
 
 
-def score_all(evaluator: Evaluator, workers: int) -> tuple[list[ImageScores], bool]:
-    """Score all images; return what is done, and whether Ctrl-C ended it early."""
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return part and number of parts of 'I/N', 1 of 1 without a text.
+
+    Raises:
+        typer.BadParameter: it is something else.
+    """
+    if not text:
+        return 1, 1
+    part, slash, parts = text.partition('/')
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise typer.BadParameter(f'--shard takes I/N with I from 1 to N, not {printable(text)}')
+    return int(part), int(parts)
+
+
+def score_into(
+    evaluator: Evaluator, samples: Sequence[Sample], workers: int, path: Path, resume: bool
+) -> tuple[list[ImageScores], bool]:
+    """Score images into a file; return all scores of its folder when resuming, else these.
+
+    Raises:
+        RecordsError: what is there was made with other settings.
+    """
+    from llmseg_ros.evaluation.records import (
+        read_all_records,
+        read_records,
+        recording,
+        settings_of,
+        write_record,
+    )
+
+    settings = settings_of(evaluator)
+    scored = read_all_records(path.parent, settings) if resume else {}
+    own = list(read_records(path, settings)) if resume and path.exists() else []
+    missing = [sample for sample in samples if sample.id not in scored]
+    with recording(path, settings, own) as file:
+        new, interrupted = score_all(
+            evaluator, missing, workers, lambda image: write_record(file, image)
+        )
+    scored.update((image.id, image) for image in new)
+    ordered = [scored[s.id] for s in evaluator.dataset.samples if s.id in scored]
+    return ordered, interrupted
+
+
+def score_all(
+    evaluator: Evaluator,
+    samples: Sequence[Sample],
+    workers: int,
+    keep: Callable[[ImageScores], None],
+) -> tuple[list[ImageScores], bool]:
+    """Score images; return what is done, and whether Ctrl-C ended it early."""
     from llmseg_ros.evaluation.evaluate import score_images
 
     scores: list[ImageScores] = []
-    with progress(len(evaluator.dataset.samples)) as advance:
+    with progress(len(samples)) as advance:
         try:
-            for image in score_images(evaluator, workers):
+            for image in score_images(evaluator, samples, workers):
+                keep(image)
                 scores.append(image)
                 advance()
         except KeyboardInterrupt:
@@ -224,7 +320,7 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
 def print_report(summary: dict[str, Any]) -> None:
     """Print a line per run, and the classes where there is one run."""
     runs = summary.get('runs', [summary])
-    columns = ['', 'mIoU', 'pixel acc.', 'mean acc.', 'fw IoU', 'ms p50', 'ms p95']
+    columns = ['', 'mIoU', 'boundary IoU', 'pixel acc.', 'mean acc.', 'fw IoU', 'ms p50', 'ms p95']
     rows = []
     for run in runs:
         shares = (run[key] for key in SHARES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from PIL import Image
 
 from llmseg_ros.classes import BACKGROUND_ID, clean_names, name_key
 from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.files import shipped_path
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+VALUE_MODES = ('1', 'L', 'P', 'I;16', 'I')  # of Pillow: one whole number per pixel
 NO_CLASS = 65534  # id of the label values that the dataset does not define
 
 
@@ -58,6 +61,130 @@ class Dataset:
     def first_id(self) -> int:
         """The lowest id that counts in the means."""
         return 0 if self.background else 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a published dataset keeps its validation images, and what its label values mean.
+
+    Attributes:
+        title: for reports.
+        classes: file of class names in config/classes, in the order of `values`.
+        images: path of an image by id, below the root; an id may have folders in it.
+        labels: path of its label image.
+        values: label value of each class.
+        background: label values of the background; without any it is no class of the dataset.
+        ignored: label values that don't count.
+        split: file with one id a line; without, every image there is.
+    """
+
+    title: str
+    classes: str
+    images: str
+    labels: str
+    values: Sequence[int]
+    background: Sequence[int] = ()
+    ignored: Sequence[int] = (255,)
+    split: str = ''
+
+
+CITYSCAPES_VALUES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+COCO_IMAGES = 'images/val2017/{id}.jpg'
+COCO_LABELS = 'annotations/val2017/{id}_labelTrainIds.png'
+CONTEXT = Layout(
+    title='PASCAL Context 60',
+    classes='context.txt',
+    images='JPEGImages/{id}.jpg',
+    labels='SegmentationClassContext/{id}.png',
+    values=range(1, 60),
+    background=(0,),
+    split='ImageSets/SegmentationContext/val.txt',
+)
+LAYOUTS: Mapping[str, Layout] = {
+    'voc': Layout(
+        title='PASCAL VOC 2012',
+        classes='voc.txt',
+        images='JPEGImages/{id}.jpg',
+        labels='SegmentationClass/{id}.png',
+        values=range(1, 21),
+        background=(0,),
+        split='ImageSets/Segmentation/val.txt',
+    ),
+    'context60': CONTEXT,
+    'context59': replace(CONTEXT, title='PASCAL Context 59', background=(), ignored=(0, 255)),
+    'coco-stuff': Layout(
+        title='COCO-Stuff 164k',
+        classes='coco_stuff.txt',
+        images=COCO_IMAGES,
+        labels=COCO_LABELS,
+        values=range(171),
+    ),
+    'coco-object': Layout(
+        title='COCO-Object',
+        classes='coco_object.txt',
+        images=COCO_IMAGES,
+        labels=COCO_LABELS,
+        values=range(80),
+        background=range(80, 171),
+    ),
+    'ade20k': Layout(
+        title='ADE20K',
+        classes='ade20k.txt',
+        images='images/validation/{id}.jpg',
+        labels='annotations/validation/{id}.png',
+        values=range(1, 151),
+        ignored=(0,),
+    ),
+    'cityscapes': Layout(
+        title='Cityscapes',
+        classes='cityscapes.txt',
+        images='leftImg8bit/val/{id}_leftImg8bit.png',
+        labels='gtFine/val/{id}_gtFine_labelIds.png',
+        values=CITYSCAPES_VALUES,
+        ignored=[v for v in (*range(34), 255) if v not in CITYSCAPES_VALUES],
+    ),
+}
+
+
+def published_dataset(root: Path, layout: Layout) -> Dataset:
+    """Open the validation part of a published dataset.
+
+    Raises:
+        DatasetError: the root is not of this layout, or a part is missing.
+    """
+    classes = tuple(read_lines(shipped_path(f'config/classes/{layout.classes}'), 'class names'))
+    id_of_value = np.full(65536, NO_CLASS, np.uint16)
+    id_of_value[list(layout.background)] = BACKGROUND_ID
+    id_of_value[list(layout.values)] = np.arange(1, len(classes) + 1)
+    id_of_value[list(layout.ignored)] = IGNORED
+    samples = tuple(
+        Sample(name, root / layout.images.format(id=name), root / layout.labels.format(id=name))
+        for name in published_ids(root, layout)
+    )
+    for part in ('image', 'labels'):
+        missing = [path for s in samples if not (path := getattr(s, part)).is_file()]
+        if missing:
+            raise DatasetError(
+                f'{layout.title} below {root} lacks {len(missing)} of {len(samples)} {part} files, '
+                f'the first is {missing[0]}'
+            )
+    return Dataset(layout.title, classes, bool(layout.background), id_of_value, samples)
+
+
+def published_ids(root: Path, layout: Layout) -> list[str]:
+    """Return the ids of the split, or of the images there are.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    if layout.split:
+        return read_lines(root / layout.split, f'the image names of {layout.title}, one a line')
+    folder, ending = layout.images.split('/{id}')
+    paths = sorted((root / folder).rglob(f'*{ending}'))
+    names = [str(path.relative_to(root / folder)).removesuffix(ending) for path in paths]
+    if not names:
+        raise DatasetError(f'expected the images of {layout.title} as {root / layout.images}')
+    return names
 
 
 def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None) -> Dataset:
@@ -193,8 +320,7 @@ def read_sample(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], ND
     Raises:
         DatasetError: a file can't be read, the sizes differ, or a label value is undefined.
     """
-    rgb = read_pixels(sample.image, ('RGB',))
-    values = read_pixels(sample.labels, ('L', 'P', '1', 'I;16', 'I'))
+    rgb, values = read_rgb(sample.image), read_values(sample.labels)
     if values.shape != rgb.shape[:2]:
         raise DatasetError(
             f'{sample.labels} is {values.shape[1]}x{values.shape[0]}, '
@@ -212,25 +338,40 @@ def read_sample(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], ND
     return rgb, truth
 
 
-def read_pixels(path: Path, modes: tuple[str, ...]) -> NDArray[np.integer]:
-    """Read the pixels as they are stored, without turning: labels aren't turned either.
-
-    Args:
-        path: the file.
-        modes: Pillow modes allowed; RGB means converted to it.
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Read an image as (H, W, 3) uint8 RGB, as it is stored: its labels aren't turned either.
 
     Raises:
-        DatasetError: it can't be read, or is of another mode.
+        DatasetError: it can't be read.
+    """
+    with opened(path) as image:
+        return np.array(image.convert('RGB'))
+
+
+def read_values(path: Path) -> NDArray[np.int64]:
+    """Read the (H, W) values of a grey or palette picture.
+
+    Raises:
+        DatasetError: it can't be read, or is a colour picture.
+    """
+    with opened(path) as image:
+        if image.mode not in VALUE_MODES:
+            raise DatasetError(
+                f'{path} is a colour picture, expected a grey or palette one of class values'
+            )
+        return np.array(image).astype(np.int64)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file.
+
+    Raises:
+        DatasetError: it can't be read, here or in the block.
     """
     try:
         with Image.open(path) as image:
-            if modes == ('RGB',):
-                return np.array(image.convert('RGB'))
-            if image.mode not in modes:
-                raise DatasetError(
-                    f'{path} is a colour picture, expected a grey or palette one of class values'
-                )
-            return np.array(image).astype(np.int64)
+            yield image
     except Image.UnidentifiedImageError as error:
         raise DatasetError(f'{path} is not an image') from error
     except (OSError, SyntaxError) as error:  # Pillow's PNG parser raises SyntaxError

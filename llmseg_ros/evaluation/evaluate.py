@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig
 from llmseg_ros.evaluation.datasets import Dataset, Sample, read_sample
-from llmseg_ros.evaluation.metrics import Counts, confusion_matrix
+from llmseg_ros.evaluation.metrics import (
+    IGNORED,
+    Counts,
+    boundary_overlaps,
+    class_boundaries,
+    confusion_matrix,
+)
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -51,10 +57,12 @@ class RunScore:
     Attributes:
         cells_k3: (k, 3) int64, the cells of the confusion matrix that aren't 0: true id,
             predicted id, pixels.
+        boundaries_k3: (k, 3) int64: id, intersection and union of the boundaries in pixels.
         timings_ms: wall time by stage.
     """
 
     cells_k3: NDArray[np.int64]
+    boundaries_k3: NDArray[np.int64]
     timings_ms: Mapping[str, float]
 
 
@@ -122,12 +130,15 @@ class Evaluator:
             features = self.encoder.encode_image(rgb)
         encode_ms = 1000 * (time.perf_counter() - started)
         runs = []
+        true_boundaries = class_boundaries(truth, truth != IGNORED)
         for variant in self.variants:
             segmenter = self._segmenters[variant.config.subclasses]
             result = segmenter.segment_features(features, rgb, config=variant.config)
             confusion = confusion_matrix(truth, result.labels, len(self.dataset.names))
             timings_ms = {**result.timings_ms, 'encode': encode_ms}
-            runs.append(RunScore(cells_of(confusion), timings_ms))
+            boundaries = class_boundaries(result.labels, truth != IGNORED)
+            boundaries_k3 = boundary_overlaps(true_boundaries, boundaries)
+            runs.append(RunScore(cells_of(confusion), boundaries_k3, timings_ms))
         return ImageScores(image_id, tuple(runs))
 
 
@@ -146,8 +157,18 @@ def sum_cells(scores: Iterable[RunScore], count: int) -> Counts:
     return confusion
 
 
-def score_images(evaluator: Evaluator, workers: int = 2) -> Iterator[ImageScores]:
-    """Score the dataset's images in their order; files are read ahead by `workers` threads.
+def sum_boundaries(scores: Iterable[RunScore], count: int) -> Counts:
+    """Return the (count, 2) intersections and unions of boundaries over several images."""
+    overlaps = np.zeros((count, 2), np.int64)
+    for score in scores:
+        overlaps[score.boundaries_k3[:, 0]] += score.boundaries_k3[:, 1:]
+    return overlaps
+
+
+def score_images(
+    evaluator: Evaluator, samples: Sequence[Sample], workers: int = 2
+) -> Iterator[ImageScores]:
+    """Score images of the dataset in their order; files are read ahead by `workers` threads.
 
     Raises:
         DatasetError: an image or its labels can't be used.
@@ -157,7 +178,7 @@ def score_images(evaluator: Evaluator, workers: int = 2) -> Iterator[ImageScores
     def read(sample: Sample) -> tuple[str, NDArray[np.uint8], NDArray[np.uint16]]:
         return (sample.id, *read_sample(dataset, sample))
 
-    for image_id, rgb, truth in map_ahead(read, dataset.samples, workers):
+    for image_id, rgb, truth in map_ahead(read, samples, workers):
         yield evaluator.score(image_id, rgb, truth)
 
 

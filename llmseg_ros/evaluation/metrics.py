@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORED = 65535  # truth value of the pixels that don't count
+
+BOUNDARY_SHARE = 0.02  # of the image diagonal: how far from its edge a region's boundary reaches
 
 Counts = NDArray[np.int64]
 
@@ -68,6 +73,53 @@ def frequency_weighted_iou(confusion: Counts) -> float:
     if not in_truth.any():
         return float('nan')
     return float((share_n * class_iou(confusion))[in_truth].sum())
+
+
+def class_boundaries(
+    labels: NDArray[np.integer], counted: NDArray[np.bool_]
+) -> dict[int, NDArray[np.bool_]]:
+    """Return the boundary of every class in a label image: what erosion takes off its region.
+
+    Boundary IoU (Cheng et al., CVPR 2021) compares these instead of the regions. The edge of the
+    image is an edge of the region, as there.
+
+    Args:
+        labels: (H, W) ids.
+        counted: (H, W), False where a pixel belongs to no region.
+
+    Returns:
+        (H, W) masks by id.
+    """
+    import cv2
+
+    distance = max(1, round(BOUNDARY_SHARE * math.hypot(*labels.shape)))
+    kernel = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+    boundaries = {}
+    for class_id in np.unique(labels[counted]).tolist():
+        region = (labels == class_id) & counted
+        inside = cv2.erode(
+            region.view(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
+        )
+        boundaries[class_id] = region & (inside == 0)
+    return boundaries
+
+
+def boundary_overlaps(
+    truth: Mapping[int, NDArray[np.bool_]], predicted: Mapping[int, NDArray[np.bool_]]
+) -> Counts:
+    """Return (k, 3) int64: id, intersection and union in pixels of the boundaries of each class."""
+    rows = []
+    for class_id in sorted({*truth, *predicted}):
+        pair = [side[class_id] for side in (truth, predicted) if class_id in side]
+        intersection = np.count_nonzero(pair[0] & pair[1]) if len(pair) == 2 else 0
+        union = sum(np.count_nonzero(mask) for mask in pair) - intersection
+        rows.append((class_id, intersection, union))
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def boundary_iou(overlaps_n2: Counts, first: int = 0) -> float:
+    """Return the mean over the classes that occur of their boundaries' intersection over union."""
+    return mean_of_present(ratio(overlaps_n2[:, 0], overlaps_n2[:, 1])[first:])
 
 
 def ratio(part: Counts | np.int64, whole: Counts | np.int64) -> NDArray[np.float64]:

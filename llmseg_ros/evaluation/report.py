@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from llmseg_ros.evaluation import metrics
 from llmseg_ros.evaluation.datasets import Dataset
-from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_cells
+from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
 
 REPORTED_PACKAGES = (
     'llmseg_ros',
@@ -52,6 +52,7 @@ def evaluation_report(
 def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -> dict[str, Any]:
     """Return the metrics and timings of one variant; a value that is undefined is None."""
     confusion = sum_cells(scores, len(dataset.names))
+    overlaps = sum_boundaries(scores, len(dataset.names))
     first = dataset.first_id
     iou_n = metrics.class_iou(confusion)[first:].tolist()
     return {
@@ -59,6 +60,7 @@ def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -
         'miou': number(metrics.mean_iou(confusion, first)),
         'pixel_accuracy': number(metrics.pixel_accuracy(confusion)),
         'mean_accuracy': number(metrics.mean_accuracy(confusion)),
+        'boundary_iou': number(metrics.boundary_iou(overlaps, first)),
         'frequency_weighted_iou': number(metrics.frequency_weighted_iou(confusion)),
         'class_iou': dict(zip(dataset.names[first:], map(number, iou_n), strict=True)),
         'confusion': {'names': list(dataset.names), 'pixels': confusion.tolist()},

@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llmseg_ros.classes import clean_names
 from llmseg_ros.evaluation.datasets import (
+    LAYOUTS,
     DatasetError,
+    Layout,
     folder_dataset,
     only_classes,
     only_samples,
+    published_dataset,
     read_sample,
 )
 from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.files import shipped_path
 from llmseg_ros.visualize import palette
 
 
@@ -114,6 +119,104 @@ def test_broken_folders(tmp_path: Path, spoil: Callable[[Path], object], message
     spoil(root)
     with pytest.raises(DatasetError, match=message):
         truth_of(root)
+
+
+def write_png(path: Path, values: list[list[int]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(values, np.uint8)).save(path)
+
+
+VOC_SPLIT = 'ImageSets/Segmentation/val.txt'
+CONTEXT_SPLIT = 'ImageSets/SegmentationContext/val.txt'
+COCO_LABELS = 'annotations/val2017/1_labelTrainIds.png'
+CITY = 'val/ulm/ulm_000000'
+
+
+@pytest.mark.parametrize(
+    ('name', 'files', 'values', 'truth', 'last'),
+    [
+        (
+            'voc',
+            ('JPEGImages/1.jpg', 'SegmentationClass/1.png', VOC_SPLIT),
+            [0, 1, 20, 255],
+            [0, 1, 20, IGNORED],
+            'tv monitor',
+        ),
+        (
+            'context60',
+            ('JPEGImages/1.jpg', 'SegmentationClassContext/1.png', CONTEXT_SPLIT),
+            [0, 1, 59, 255],
+            [0, 1, 59, IGNORED],
+            'wood',
+        ),
+        (
+            'context59',
+            ('JPEGImages/1.jpg', 'SegmentationClassContext/1.png', CONTEXT_SPLIT),
+            [0, 1, 59, 255],
+            [IGNORED, 1, 59, IGNORED],
+            'wood',
+        ),
+        (
+            'coco-stuff',
+            ('images/val2017/1.jpg', COCO_LABELS, ''),
+            [0, 79, 170, 255],
+            [1, 80, 171, IGNORED],
+            'wood',
+        ),
+        (
+            'coco-object',
+            ('images/val2017/1.jpg', COCO_LABELS, ''),
+            [0, 79, 80, 255],
+            [1, 80, 0, IGNORED],
+            'toothbrush',
+        ),
+        (
+            'ade20k',
+            ('images/validation/1.jpg', 'annotations/validation/1.png', ''),
+            [0, 1, 2, 150],
+            [IGNORED, 1, 2, 150],
+            'flag',
+        ),
+        (
+            'cityscapes',
+            (f'leftImg8bit/{CITY}_leftImg8bit.png', f'gtFine/{CITY}_gtFine_labelIds.png', ''),
+            [7, 0, 26, 33],
+            [1, IGNORED, 14, 19],
+            'bicycle',
+        ),
+    ],
+)
+def test_published_layouts(
+    tmp_path: Path,
+    name: str,
+    files: tuple[str, str, str],
+    values: list[int],
+    truth: list[int],
+    last: str,
+) -> None:
+    image, labels, split = files
+    write_png(tmp_path / image, [[0] * 4])
+    write_png(tmp_path / labels, [values])
+    if split:
+        (tmp_path / split).parent.mkdir(parents=True)
+        (tmp_path / split).write_text('1\n')
+    dataset = published_dataset(tmp_path, LAYOUTS[name])
+    assert read_sample(dataset, dataset.samples[0])[1].tolist() == [truth]
+    assert dataset.classes[-1] == last
+    assert dataset.background == (0 in truth)
+    (tmp_path / labels).unlink()
+    with pytest.raises(DatasetError, match='lacks 1 of 1 labels files, the first is'):
+        published_dataset(tmp_path, LAYOUTS[name])
+    (tmp_path / (split or image)).unlink()
+    with pytest.raises(DatasetError, match=r'^expected .*(val\.txt|\{id\})'):
+        published_dataset(tmp_path, LAYOUTS[name])
+
+
+@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
+def test_a_value_per_class(layout: Layout) -> None:
+    names = shipped_path(f'config/classes/{layout.classes}').read_text().splitlines()
+    assert len(names) == len(layout.values)
+    assert clean_names(names) == (names, [])
 
 
 def test_unknown_class(tmp_path: Path) -> None:

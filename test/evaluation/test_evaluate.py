@@ -101,7 +101,7 @@ def test_every_image_is_encoded_once(
         return encode(rgb)
 
     monkeypatch.setattr(evaluator.encoder, 'encode_image', encode_and_count)
-    scores = list(score_images(evaluator))
+    scores = list(score_images(evaluator, evaluator.dataset.samples))
     assert [image.id for image in scores] == ['cat', 'cup', 'rocket']
     assert {len(image.runs) for image in scores} == {len(variants)}
     assert len(encoded) == 3
@@ -131,6 +131,10 @@ def test_classes_and_images_can_be_chosen(
         (['--ablate', 'fusion,gate'], 2, '--ablate takes fusion, refine, subclasses, not gate'),
         (['--ablate', 'fusion', '--fusion', 'max'], 2, 'leave out --fusion'),
         (['--fusion', 'sum'], 2, '--fusion takes paper, reference, mean, max'),
+        (['--shard', '3/2', '--report', 'r'], 2, '--shard takes I/N with I from 1 to N, not 3/2'),
+        (['--dataset', 'voc', '--ignore', '0'], 2, 'are for --dataset folder'),
+        (['--dataset', 'voc'], 1, 'val.txt with the image names of PASCAL VOC 2012'),
+        (['--shard', '1/2'], 2, '--resume and --shard need --report DIR'),
         (['--encoder', 'dino'], 2, '--encoder takes imagenet, open_clip, simseg'),
         (['--classes', 'cat,dog'], 1, "has no class 'dog'; it has cat, cup, rocket"),
         (['--ids', 'missing.txt'], 1, 'expected missing.txt with image names'),
@@ -150,24 +154,65 @@ def test_wrong_use(
     assert message in ' '.join(capsys.readouterr().err.split())
 
 
-def test_ctrl_c_keeps_what_is_done(
-    photographs: Path, fast_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    score = Evaluator.score
-
-    def score_until_ctrl_c(evaluator: Evaluator, image_id: str, *arguments: Any) -> Any:
-        if image_id == 'rocket':
-            raise KeyboardInterrupt
-        return score(evaluator, image_id, *arguments)
-
-    monkeypatch.setattr(Evaluator, 'score', score_until_ctrl_c)
-    path = tmp_path / 'report.json'
-    arguments = ['--root', photographs, '--config', fast_config, '--json', path]
+def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as leaving:
         main(['evaluate', *map(str, arguments)])
-    assert leaving.value.code == 130
-    report = json.loads(path.read_text())
-    assert (report['images'], report['complete']) == (2, False)
+    assert isinstance(leaving.value.code, int)
+    return leaving.value.code
+
+
+def numbers(path: Path) -> dict[str, Any]:
+    """Return a report without its timings."""
+    report: dict[str, Any] = json.loads(path.read_text())
+    del report['timing_ms']
+    return report
+
+
+def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(
+    photographs: Path, fast_config: Path, tmp_path: Path
+) -> None:
+    score, scored = Evaluator.score, []
+
+    def score_until_ctrl_c(evaluator: Evaluator, image_id: str, *arguments: Any) -> Any:
+        if image_id == 'rocket' and len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append(image_id)
+        return score(evaluator, image_id, *arguments)
+
+    arguments = ['--root', photographs, '--config', fast_config]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluator, 'score', score_until_ctrl_c)
+        assert run(*arguments, '--report', tmp_path / 'cut') == 130
+        cut = json.loads((tmp_path / 'cut' / 'report.json').read_text())
+        assert (cut['images'], cut['complete']) == (2, False)
+        with (tmp_path / 'cut' / 'images.jsonl').open('a') as file:
+            file.write('{"id": "rocket", "ru')  # as a power cut leaves it
+        scored.append('')
+        assert run(*arguments, '--report', tmp_path / 'cut', '--resume') == 0
+        assert scored == ['cat', 'cup', '', 'rocket']
+    assert run(*arguments, '--report', tmp_path / 'whole') == 0
+    whole = numbers(tmp_path / 'whole' / 'report.json')
+    assert numbers(tmp_path / 'cut' / 'report.json') == whole
+    assert whole['complete']
+
+
+def test_shards_add_up(
+    photographs: Path, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
+    assert run(*arguments, '--json', tmp_path / 'whole.json') == 0
+    arguments += ['--report', tmp_path]
+    assert run(*arguments, '--shard', '1/2') == 0
+    assert not (tmp_path / 'report.json').exists()
+    assert run(*arguments, '--shard', '2/2') == 0
+    records = [(tmp_path / f'images-{i}of2.jsonl').read_text().splitlines() for i in (1, 2)]
+    assert [len(lines) for lines in records] == [1 + 2, 1 + 1]
+    assert run(*arguments, '--resume') == 0
+    assert len((tmp_path / 'images.jsonl').read_text().splitlines()) == 1  # nothing was left to do
+    assert numbers(tmp_path / 'report.json') == numbers(tmp_path / 'whole.json')
+    capsys.readouterr()
+    assert run(*arguments, '--resume', '--classes', 'cat') == 1
+    assert 'was made with other settings' in capsys.readouterr().err
 
 
 def test_map_ahead_keeps_the_order_and_reads_little_ahead() -> None:

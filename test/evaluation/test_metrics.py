@@ -8,6 +8,9 @@ import sklearn.metrics
 
 from llmseg_ros.evaluation.metrics import (
     IGNORED,
+    boundary_iou,
+    boundary_overlaps,
+    class_boundaries,
     class_iou,
     confusion_matrix,
     frequency_weighted_iou,
@@ -73,3 +76,27 @@ def test_nothing_counted_is_undefined() -> None:
     confusion = confusion_matrix(ignored, np.zeros((2, 2), np.uint16), 2)
     for metric in (mean_iou, pixel_accuracy, mean_accuracy, frequency_weighted_iou):
         assert np.isnan(metric(confusion))
+
+
+def test_boundary_iou_by_hand() -> None:
+    # 50 x 50 pixels: the boundary reaches round(0.02 * 70.7) = 1 pixel into a region.
+    truth = np.zeros((50, 50), np.uint16)
+    truth[10:20, 10:20] = 1
+    predicted = np.zeros((50, 50), np.uint16)
+    predicted[10:20, 11:21] = 1
+    counted = np.ones((50, 50), np.bool_)
+    counted[0] = False
+    true_boundaries = class_boundaries(truth, counted)
+    assert true_boundaries[1].sum() == 10 * 10 - 8 * 8
+    assert not true_boundaries[0][0].any()
+    overlaps = boundary_overlaps(true_boundaries, class_boundaries(predicted, counted))
+    # Both rings have 36 pixels and share 9 of the upper and 9 of the lower row.
+    assert overlaps[1].tolist() == [1, 18, 36 + 36 - 18]
+    counts = np.array([[0, 0], overlaps[1, 1:], [0, 7], [0, 0]])
+    assert boundary_iou(counts) == pytest.approx((18 / 54 + 0) / 2)
+
+
+def test_boundaries_of_a_class_on_one_side() -> None:
+    one = {1: np.ones((2, 2), np.bool_)}
+    assert boundary_overlaps(one, {}).tolist() == [[1, 0, 4]]
+    assert boundary_overlaps({}, {}).shape == (0, 3)

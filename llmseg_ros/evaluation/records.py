@@ -1,0 +1,109 @@
+"""Scores by image on disk: what an evaluation that was cut short or split goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, RunScore
+from llmseg_ros.files import replacing
+
+PATTERN = 'images*.jsonl'
+
+
+class RecordsError(ValueError):
+    """Scores on disk can't be used; the message is one sentence that says what to do."""
+
+
+def settings_of(evaluator: Evaluator) -> dict[str, Any]:
+    """Return what has to be the same for scores to be added up."""
+    dataset = evaluator.dataset
+    settings = {
+        'dataset': dataset.name,
+        'names': dataset.names,
+        'background': dataset.background,
+        'encoder': evaluator.encoder.name,
+        'variants': [dataclasses.asdict(variant) for variant in evaluator.variants],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def read_all_records(folder: Path, settings: dict[str, Any]) -> dict[str, ImageScores]:
+    """Return the scores of all shards in a folder by image id.
+
+    Raises:
+        RecordsError: they were made with other settings.
+    """
+    paths = sorted(folder.glob(PATTERN))
+    return {image.id: image for path in paths for image in read_records(path, settings)}
+
+
+def read_records(path: Path, settings: dict[str, Any]) -> Iterator[ImageScores]:
+    """Yield the scores in a file; a last line that is cut short is left out.
+
+    Raises:
+        RecordsError: they were made with other settings, or the file is another one's.
+    """
+    with path.open(encoding='utf-8') as file:
+        for number, line in enumerate(file):
+            if not line.endswith('\n'):
+                return
+            try:
+                record = json.loads(line)
+                image = from_record(record) if number else None
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecordsError(f'{path} is damaged in line {number + 1}, remove it') from error
+            if image:
+                yield image
+            elif record != settings:
+                raise RecordsError(
+                    f'{path} was made with other settings, classes or data: '
+                    'leave out --resume, or choose another --report folder'
+                )
+
+
+@contextmanager
+def recording(
+    path: Path, settings: dict[str, Any], done: Iterable[ImageScores]
+) -> Iterator[TextIO]:
+    """Open a file for more scores; it begins with the settings and what is done."""
+    with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
+        file.write(json.dumps(settings) + '\n')
+        for image in done:
+            write_record(file, image)
+    with path.open('a', encoding='utf-8') as file:
+        yield file
+
+
+def write_record(file: TextIO, image: ImageScores) -> None:
+    """Append the scores of an image, at once."""
+    runs = [
+        {
+            'cells': run.cells_k3.tolist(),
+            'boundaries': run.boundaries_k3.tolist(),
+            'timings_ms': dict(run.timings_ms),
+        }
+        for run in image.runs
+    ]
+    file.write(json.dumps({'id': image.id, 'runs': runs}) + '\n')
+    file.flush()
+
+
+def from_record(record: dict[str, Any]) -> ImageScores:
+    """Return the scores that write_record wrote."""
+    runs = (
+        RunScore(
+            np.array(run['cells'], np.int64).reshape(-1, 3),
+            np.array(run['boundaries'], np.int64).reshape(-1, 3),
+            run['timings_ms'],
+        )
+        for run in record['runs']
+    )
+    return ImageScores(record['id'], tuple(runs))
