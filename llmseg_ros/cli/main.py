@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `llmseg` and leave by SystemExit: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         write_anything(stream)
+    # Threads that wait by spinning make torch ten times slower where the cores have other work
+    # too; the OpenMP library reads this when torch is imported.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     try:
         app(arguments, prog_name='llmseg')
     except Exception as error:
