@@ -117,6 +117,12 @@ class ClassRegistry:
             self._current = ClassUpdate(version, tuple(classes))
             return ClassUpdate(version, tuple(classes), tuple(messages))
 
+    def renew(self) -> ClassUpdate:
+        """Raise the version of the same class list: what describes its classes has changed."""
+        with self._lock:
+            self._current = ClassUpdate(self._current.version + 1, self._current.classes)
+            return self._current
+
     def _entry(self, name: str) -> ClassEntry | None:
         key = name_key(name)
         if key not in self._ids:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,9 @@ from llmseg_ros.fusion import class_maps, class_probabilities
 from llmseg_ros.presence import Candidates, presence_scores, select_candidates
 from llmseg_ros.refine import available_refiner, refine
 from llmseg_ros.segmentation import ClassResult, Segmentation
-from llmseg_ros.subclasses.resolver import Resolver
+from llmseg_ros.subclasses.background import AskingStatus
+from llmseg_ros.subclasses.quality import filter_subclasses
+from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +77,13 @@ class Segmenter:
         segmenter = Segmenter.from_config('config/offline.yaml', classes=['cat', 'sofa'])
         result = segmenter.segment(rgb)
         result.labels, result.mask('cat')
+
+    Attributes:
+        config: in force.
+        encoder: in use.
+        vocabulary: in force; replaced as a whole.
+        on_new_subclasses: called after an answer of the language model has changed the vocabulary,
+            on the thread that asked.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class Segmenter:
         self._registry = ClassRegistry() if registry is None else registry
         self._resolver = Resolver(config.subclasses)
         self._updating = threading.Lock()
+        self.on_new_subclasses: Callable[[], None] | None = None
         self.set_classes(classes)
 
     @classmethod
@@ -113,11 +123,37 @@ class Segmenter:
         return cls(load_config(path), classes)
 
     def set_classes(self, names: Iterable[str]) -> ClassUpdate:
-        """Describe a new class list and put it in force between two frames."""
+        """Describe a new class list and put it in force between two frames.
+
+        A class without known subclasses stands under its own name until the language model, asked
+        in the background where one is set, has answered.
+        """
         with self._updating:
             update = self._registry.update(names)
+            self._resolver.resolve_all(
+                [entry.name for entry in update.classes], self._take_subclasses
+            )
             self.vocabulary = self._describe(update, self.config.background)
             return update
+
+    @property
+    def asking(self) -> AskingStatus:
+        """How the asking of the language model goes."""
+        return self._resolver.status
+
+    def close(self) -> None:
+        """Ask the language model nothing more, and let go of the store."""
+        self._resolver.close()
+
+    def _take_subclasses(self, name: str, found: Subclasses) -> None:
+        """Describe the class list anew with what the language model has answered."""
+        with self._updating:
+            current = self._registry.current
+            if not found.names or name not in {entry.name for entry in current.classes}:
+                return
+            self.vocabulary = self._describe(self._registry.renew(), self.config.background)
+        if self.on_new_subclasses is not None:
+            self.on_new_subclasses()
 
     def reconfigure(self, config: SegmenterConfig) -> None:
         """Take on new settings between two frames; slow where they are the encoder's.
@@ -217,10 +253,12 @@ class Segmenter:
         """Look up the subclasses of a class list and encode all names in one batch."""
         import torch
 
-        classes = []
-        for entry in update.classes:
-            known = self._resolver.resolve(entry.name)
-            classes.append(VocabularyClass(entry.id, entry.name, known.names, known.source))
+        known = {entry.name: self._resolver.resolve(entry.name) for entry in update.classes}
+        kept = self._without_harmful(known)
+        classes = [
+            VocabularyClass(entry.id, entry.name, kept[entry.name], known[entry.name].source)
+            for entry in update.classes
+        ]
         if not classes:
             empty = torch.zeros(0, 0, 0)
             return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
@@ -244,6 +282,18 @@ class Segmenter:
             words,
             rows_sd[len(names) :] if by_words else None,
         )
+
+    def _without_harmful(self, known: Mapping[str, Subclasses]) -> dict[str, tuple[str, ...]]:
+        """Drop subclasses that would harm; of lists that people wrote, only by their spelling."""
+        names = {name: found.names for name, found in known.items()}
+        if not self.config.subclasses.filter:
+            return dict(names)
+        results = filter_subclasses(names)
+        answers = [name for name, found in known.items() if found.source in ('llm', 'store')]
+        if answers:
+            by_meaning = filter_subclasses(names, self.encoder.encode_text)
+            results.update({name: by_meaning[name] for name in answers})
+        return {name: result.kept for name, result in results.items()}
 
 
 def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -68,6 +68,7 @@ class ClassListInterface:
             from vision_msgs.msg import LabelInfo
 
             self._publishers['label_info'] = create(LabelInfo, '~/label_info', qos.LATCHED)
+        segmenter.on_new_subclasses = partial(self._announce, segmenter)
         self._announce(segmenter)
         self._subscriptions = [
             self._node.create_subscription(

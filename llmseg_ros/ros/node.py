@@ -33,7 +33,7 @@ from llmseg_ros.segmenter import Segmenter
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 FRAME_WAIT_S = 10.0  # for the frame in work when the node is deactivated
-EXIT_WAIT_S = 1.0  # for the same when the process is to end
+EXIT_WAIT_S = 0.5  # for the same when the process is to end
 DIAGNOSTICS_PERIOD_S = 1.0
 
 
@@ -62,7 +62,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._state = 'unconfigured'
         self._last_error = ''
         self._activated = self._restarted = float('-inf')
-        self._incompatible: set[tuple[str, str]] = set()
+        self._incompatible: set[str] = set()
         self._updates = ThreadPoolExecutor(1, 'updates')  # what changes the segmenter, in order
         self._class_list = ClassListInterface(
             self, self.get_parameter(CLASSES).value, self._updates
@@ -83,6 +83,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
     def stop(self) -> bool:
         """End all work for the process to end; False where a frame is still in work."""
         self._updates.shutdown(wait=False, cancel_futures=True)
+        if self._segmenter is not None:
+            self._segmenter.close()
         return self._stop_frames(EXIT_WAIT_S)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -143,17 +145,20 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._release()
         return SUCCESS
 
-    def _stop_frames(self, timeout_s: float) -> bool:
+    def _stop_frames(self, timeout_s: float) -> None:
         if self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None
-        return self._pipeline is None or self._pipeline.worker.stop(timeout_s)
+        if self._pipeline is not None and not self._pipeline.worker.stop(timeout_s):
+            self.get_logger().warning('the frame in work is not waited for any longer')
 
     def _release(self) -> None:
         self._class_list.detach()
         if self._pipeline is not None:
             self._dropped_before += self._pipeline.worker.dropped
             self._pipeline.destroy()
+        if self._segmenter is not None:
+            self._segmenter.close()
         self._pipeline = self._segmenter = None
         self._state = 'unconfigured'
         free_memory()
@@ -224,6 +229,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             failed_s=since('failed'),
             restarted_s=now - self._restarted,
             classes=len(self._class_list.label_map.classes),
+            asking_error=self._segmenter.asking.problem if self._segmenter else '',
         )
 
     def _values(self) -> dict[str, object]:
@@ -246,6 +252,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._segmenter is not None:
             values['encoder'] = self._segmenter.encoder.name
             values['device'] = self._segmenter.encoder.device
+            values['classes waiting for subclasses'] = self._segmenter.asking.pending
+            values['language model'] = self._segmenter.asking.problem or 'no problem'
         values['classes'] = len(self._class_list.label_map.classes)
         values['class version'] = self._class_list.label_map.version
         values['last error'] = self._last_error or (pipeline.last_error if pipeline else '')
@@ -256,30 +264,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; 1 where its parameters can't be used."""
     # rclpy wakes its executor at a signal; Python's own handler then ends it by an exception,
     # also where it is in the middle of loading a model.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         rclpy.init(args=arguments)
         node = SegNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            node.start()
+            executor.spin()
     except ConfigError as error:
         print(f'seg_node: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        node.start()
-        executor.spin()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not node.stop():
-        # A computation that can't be interrupted would be cut off in the middle of the
-        # interpreter's own end, and take it down with a crash.
-        sys.stderr.flush()
-        os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    node.stop()
     node.destroy_node()
     rclpy.try_shutdown()
-    return 0
+    # Python's own end would wait for threads in the middle of a computation, and take seconds
+    # to take torch apart.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == '__main__':
