@@ -58,7 +58,7 @@ def test_every_verb_is_listed(llmseg: Callable[..., Any]) -> None:
 def test_help_of_a_verb_has_an_example(llmseg: Callable[..., Any], verb: str) -> None:
     outcome = llmseg(verb, '--help')
     assert outcome.code == 0
-    assert re.search(rf'Example:\s+llmseg {verb}\b', outcome.out)
+    assert re.search(rf'Examples?:.*llmseg {verb}\b', outcome.out, re.DOTALL)
 
 
 @pytest.mark.parametrize(
