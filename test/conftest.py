@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+
+# As find_device does, but before any test imports torch.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 ROOT = Path(__file__).resolve().parents[1]
 

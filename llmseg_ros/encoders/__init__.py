@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from llmseg_ros.config import SegmenterConfig
@@ -41,6 +42,9 @@ def find_device(name: str) -> torch.device:
     Raises:
         EncoderUnavailable: there is no such device here.
     """
+    # Read when torch is loaded: threads that spin while they wait take the cores from the camera
+    # driver and from one another; a frame was seen to take twenty times as long.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     import torch
 
     if name == 'auto':

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CELL = 32  # the resized image is a multiple of the network's stride
 MAX_SIDE = 4096  # of the resized image: an image a thousand times as wide as high is squeezed
-TEXT_BATCH = 256
+TEXT_BATCH = 64
 MAX_KNOWN_NAMES = 100_000  # 150 MB of sentence embeddings
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 
@@ -136,6 +136,7 @@ class SentenceEncoder:
         new = [name for name in dict.fromkeys(names) if name not in self._known]
         if len(self._known) + len(new) > MAX_KNOWN_NAMES:
             self._known, new = {}, list(dict.fromkeys(names))
+        new.sort(key=len)  # a batch is padded to its longest
         for start in range(0, len(new), TEXT_BATCH):
             batch = new[start : start + TEXT_BATCH]
             self._known.update(zip(batch, self._encode_batch(batch), strict=True))
