@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,33 @@ def track(items: Sequence[T], doing: str) -> Iterator[T]:
 
 
 @contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each of `total` images or frames.
+
+    Rate and time left show on stderr where that is a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = [BarColumn(), MofNCompleteColumn()]
+    rate = TextColumn('{task.fields[rate]}')
+    with Progress(*columns, rate, TimeLeft(), console=Console(stderr=True)) as bar:
+        task = bar.add_task('', total=total, rate='')
+
+        def advance() -> None:
+            bar.advance(task)
+            speed = bar.tasks[task].speed
+            if speed:
+                bar.update(task, rate=f'{speed:.1f} {what}/s')
+
+        yield advance
+
+
+@contextmanager
 def waiting(doing: str) -> Iterator[None]:
     """Show on stderr that something takes a while, where that is a terminal."""
     if not sys.stderr.isatty():
@@ -107,6 +134,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         console.print(table)
     for line in capture.get().splitlines():
         print(line.rstrip())
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent, and a dash where it is undefined."""
+    return '-' if share is None else f'{100 * share:.2f}'
 
 
 def write_json(path: Path, data: Any) -> None:

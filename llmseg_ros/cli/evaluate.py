@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,8 +12,10 @@ import typer
 from llmseg_ros.cli.common import (
     note,
     parse_classes,
+    percent,
     print_table,
     printable,
+    progress,
     resolve_config,
     waiting,
     write_json,
@@ -282,7 +282,7 @@ def score_all(
     from llmseg_ros.evaluation.evaluate import score_images
 
     scores: list[ImageScores] = []
-    with progress(len(samples)) as advance:
+    with progress(len(samples), 'images') as advance:
         try:
             for image in score_images(evaluator, samples, workers):
                 keep(image)
@@ -291,30 +291,6 @@ def score_all(
         except KeyboardInterrupt:
             return scores, True
     return scores, False
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """Give a function to call after every image; rate and time left show on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = [TextColumn('scoring'), BarColumn(), MofNCompleteColumn()]
-    rate = TextColumn('{task.fields[rate]}')
-    with Progress(*columns, rate, TimeLeft(), console=Console(stderr=True)) as bar:
-        task = bar.add_task('', total=total, rate='')
-
-        def advance() -> None:
-            bar.advance(task)
-            speed = bar.tasks[task].speed
-            if speed:
-                bar.update(task, rate=f'{speed:.1f} images/s')
-
-        yield advance
 
 
 def print_report(summary: dict[str, Any]) -> None:
@@ -333,8 +309,3 @@ def print_report(summary: dict[str, Any]) -> None:
         f'{summary["dataset"]}, {summary["images"]} images, {len(summary["classes"])} classes; '
         f'{summary["encoder"]}'
     )
-
-
-def percent(share: float | None) -> str:
-    """Return a share in percent, and a dash where it is undefined."""
-    return '-' if share is None else f'{100 * share:.2f}'

@@ -20,12 +20,15 @@ from typing import TextIO
 
 import typer
 
+from llmseg_ros.cli.bag import bag
 from llmseg_ros.cli.bench import bench
 from llmseg_ros.cli.demo import demo
 from llmseg_ros.cli.doctor import doctor
 from llmseg_ros.cli.download import download
 from llmseg_ros.cli.evaluate import evaluate
+from llmseg_ros.cli.replay import replay
 from llmseg_ros.cli.segment import segment
+from llmseg_ros.cli.subclasses import subclasses
 
 app = typer.Typer(
     help='Training-free segmentation of images and robot cameras by class names.',
@@ -38,7 +41,10 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(segment)
+app.command()(subclasses)
 app.command()(evaluate)
+app.command()(replay)
+app.add_typer(bag, name='bag')
 app.command()(bench)
 app.command()(download)
 app.command()(doctor)
@@ -48,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `llmseg` and leave by SystemExit: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         write_anything(stream)
-    # Threads that wait by spinning make torch ten times slower where the cores have other work
-    # too; the OpenMP library reads this when torch is imported.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     try:
         app(arguments, prog_name='llmseg')
     except Exception as error:

@@ -23,6 +23,7 @@ from llmseg_ros.evaluation.metrics import (
     class_boundaries,
     confusion_matrix,
 )
+from llmseg_ros.refine import available_refiner
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -98,6 +99,12 @@ def make_variants(config: SegmenterConfig, axes: Sequence[str]) -> tuple[Variant
     return tuple(variants)
 
 
+def with_available_refiner(variant: Variant) -> Variant:
+    """Return the variant with the refiner that can be had here, as it will be reported."""
+    config = variant.config
+    return replace(variant, config=replace(config, refine=available_refiner(config.refine)))
+
+
 class Evaluator:
     """Score images under variants that differ in the stages after the encoder."""
 
@@ -110,11 +117,12 @@ class Evaluator:
         from llmseg_ros.segmenter import Segmenter
 
         self.dataset = dataset
-        self.variants = tuple(variants)
-        first = Segmenter(variants[0].config, dataset.classes)
+        self.variants = tuple(map(with_available_refiner, variants))
+        config = self.variants[0].config
+        first = Segmenter(config, dataset.classes)
         self.encoder = first.encoder
-        self._segmenters = {variants[0].config.subclasses: first}
-        for variant in variants:
+        self._segmenters = {config.subclasses: first}
+        for variant in self.variants:
             if variant.config.subclasses not in self._segmenters:
                 segmenter = Segmenter(variant.config, dataset.classes, encoder=self.encoder)
                 self._segmenters[variant.config.subclasses] = segmenter

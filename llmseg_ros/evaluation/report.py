@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from llmseg_ros.evaluation import metrics
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
+
+if TYPE_CHECKING:
+    from llmseg_ros.evaluation.replay import ReplayScores
+    from llmseg_ros.segmenter import Segmenter
 
 REPORTED_PACKAGES = (
     'llmseg_ros',
@@ -97,3 +101,33 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def replay_report(
+    bag: str, topic: str, segmenter: Segmenter, scores: ReplayScores
+) -> dict[str, Any]:
+    """Sum up the frames of a bag; what needs true labels is None where there are none."""
+    confusion = scores.confusion
+
+    def by_name(values_n: NDArray[Any]) -> dict[str, Any]:
+        return dict(zip(scores.names, values_n.tolist(), strict=True))
+
+    shares_n = np.mean(scores.shares, axis=0)
+    changed = float(np.mean(scores.changed)) if scores.changed else float('nan')
+    return {
+        'dataset': bag,
+        'image_topic': topic,
+        'frames': len(scores.shares),
+        'labelled_frames': scores.labelled,
+        'classes': list(scores.names),
+        'encoder': segmenter.encoder.name,
+        'versions': versions(),
+        'miou': number(metrics.mean_iou(confusion)),
+        'pixel_accuracy': number(metrics.pixel_accuracy(confusion)),
+        'class_iou': {k: number(v) for k, v in by_name(metrics.class_iou(confusion)).items()},
+        'class_share': {k: number(v) for k, v in by_name(shares_n).items()},
+        'changed_pixels': number(changed),
+        'presence_changes': by_name(scores.presence_changes()),
+        'timing_ms': timing(scores.timings_ms),
+        'config': dataclasses.asdict(segmenter.config),
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,27 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from llmseg_ros.config import EncoderConfig, ImageNetConfig, SegmenterConfig
+from llmseg_ros.encoders import Encoder, create_encoder
+
 FAST_CONFIG = 'imagenet: {model: lite0, short_sides: [64], dilated: false}\n'
 PHOTOGRAPHS = {'cat': 'chelsea', 'cup': 'coffee', 'rocket': 'rocket'}
+
+
+@pytest.fixture(scope='session', autouse=True)
+def encoders_are_loaded_once() -> Iterator[None]:
+    """Keep loaded encoders: loading takes longer than all that is done with them here."""
+
+    @functools.cache
+    def load(encoder: EncoderConfig, imagenet: ImageNetConfig) -> Encoder:
+        return create_encoder(SegmenterConfig(encoder, imagenet))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'llmseg_ros.segmenter.create_encoder',
+            lambda config: load(config.encoder, config.imagenet),
+        )
+        yield
 
 
 @pytest.fixture(scope='session')

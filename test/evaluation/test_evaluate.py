@@ -13,7 +13,6 @@ from PIL import Image
 
 from llmseg_ros.cli.main import main
 from llmseg_ros.config import load_config
-from llmseg_ros.encoders import Encoder, create_encoder
 from llmseg_ros.evaluation.datasets import folder_dataset
 from llmseg_ros.evaluation.evaluate import (
     VALUES,
@@ -43,11 +42,6 @@ def ablated(
     return report
 
 
-@pytest.fixture(scope='module')
-def encoder(fast_config: Path) -> Encoder:
-    return create_encoder(load_config(fast_config))
-
-
 def test_report_of_an_ablation(ablated: dict[str, Any]) -> None:
     assert (ablated['images'], ablated['complete']) == (3, True)
     assert ablated['classes'] == ['background', 'cat', 'cup', 'rocket']
@@ -66,13 +60,13 @@ def test_report_of_an_ablation(ablated: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize('name', ['fusion=max subclasses=packs', 'fusion=mean subclasses=none'])
 def test_ablation_equals_a_plain_loop(
-    ablated: dict[str, Any], photographs: Path, fast_config: Path, encoder: Encoder, name: str
+    ablated: dict[str, Any], photographs: Path, fast_config: Path, name: str
 ) -> None:
     config = load_config(fast_config)
     for setting in ('refine=none', *name.split()):
         config = with_setting(config, *setting.split('='))
     classes = (photographs / 'classes.txt').read_text().split()[1:]
-    segmenter = Segmenter(config, classes, encoder=encoder)
+    segmenter = Segmenter(config, classes)
     truths, predictions = [], []
     for path in sorted((photographs / 'images').iterdir()):
         truth = np.asarray(Image.open(photographs / 'labels' / path.name))

@@ -1,0 +1,85 @@
+"""`llmseg bag`: what is in a bag, and bags made of image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmseg_ros.cli.common import CommandError, print_table, printable, track
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+bag = typer.Typer(
+    help='Look into bags, and make bags of image files.', no_args_is_help=True, add_completion=False
+)
+
+
+@bag.command()
+def info(
+    path: Annotated[
+        Path, typer.Argument(metavar='BAG', help='A rosbag2 folder, or a .mcap, .db3 or .bag file.')
+    ],
+) -> None:
+    """Print the topics of a bag.
+
+    \b
+    Example:
+      llmseg bag info office.mcap
+    """
+    from llmseg_ros.evaluation.bag import full_type, opened_bag
+
+    with opened_bag(path) as reader:
+        rows = sorted((c.topic, full_type(c), c.msgcount) for c in reader.connections)
+        duration, count = reader.duration / 1e9, reader.message_count
+    print_table(('topic', 'type', 'messages'), rows)
+    print(f'{printable(path)}: {count} messages in {duration:.1f} s')
+
+
+@bag.command()
+def from_images(
+    folder: Annotated[Path, typer.Argument(metavar='DIR', help='Folder of images.')],
+    out: Annotated[Path, typer.Option(metavar='BAG', help='The new bag, a folder.')],
+    rate: Annotated[float, typer.Option(min=0.01, max=1000, help='Images a second.')] = 10.0,
+    compressed: Annotated[
+        bool, typer.Option('--compressed', help='Keep JPEG and PNG files as they are.')
+    ] = False,
+) -> None:
+    """Make a bag of the images of a folder, in the order of their names.
+
+    They are on /camera/image, or with --compressed on /camera/image/compressed.
+
+    \b
+    Example:
+      llmseg bag from-images photos/ --rate 10 --out photos_bag
+    """
+    from llmseg_ros.cli.segment import images_below
+    from llmseg_ros.demo.bags import write_camera_bag
+    from llmseg_ros.evaluation.bag import complete_bag, write_compressed_bag
+
+    paths = images_below(folder, out)
+    if not paths:
+        raise CommandError(f'no images in {printable(folder)}')
+    if compressed:
+        write_compressed_bag(out, paths, rate)
+    else:
+        with complete_bag(out) as partial:
+            write_camera_bag(partial, (read_named(p) for p in track(paths, 'writing')), rate)
+    print(f'{len(paths)} images in {printable(out)}')
+
+
+def read_named(path: Path) -> NDArray[np.uint8]:
+    """Read an image as (H, W, 3) uint8 RGB.
+
+    Raises:
+        CommandError: it does not open.
+    """
+    from llmseg_ros.cli.segment import read_image
+
+    try:
+        return read_image(path)
+    except ValueError as error:
+        raise CommandError(f'{printable(path)}: {error}') from error

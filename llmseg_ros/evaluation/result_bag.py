@@ -1,0 +1,158 @@
+"""A new bag: the messages of the old one, and labels, masks and label map beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys.store import Typestore
+
+from llmseg_ros.demo.bags import (
+    IMAGE_TYPE,
+    LABEL_MAP_TOPIC,
+    LABELS_TOPIC,
+    MASKS_TOPIC,
+    NANOSECONDS,
+    message_types,
+)
+from llmseg_ros.evaluation.bag import BagError, BagMessage, complete_bag, full_type
+from llmseg_ros.evaluation.replay import Frame
+from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.segmenter import Vocabulary
+
+MASKS_TYPE = 'llmseg_ros/msg/ClassMaskArray'
+LABEL_MAP_TYPE = 'llmseg_ros/msg/LabelMap'
+
+
+class ResultBag:
+    """Write messages as they were and results as the node would publish them."""
+
+    def __init__(self, writer: Writer, reader: AnyReader) -> None:
+        """Announce all topics in the new bag.
+
+        Raises:
+            BagError: the old bag is of ROS 1, or has results already.
+        """
+        if not reader.is2:
+            raise BagError('--out takes bags of ROS 2: convert this one with rosbags-convert first')
+        self._writer = writer
+        self._types = message_types()
+        self._connections = {c.id: self._copy(c, reader.typestore) for c in reader.connections}
+        taken = {c.topic for c in reader.connections} & {LABELS_TOPIC, MASKS_TOPIC, LABEL_MAP_TOPIC}
+        if taken:
+            raise BagError(f'the bag has a topic {sorted(taken)[0]} already')
+        self._results = {
+            topic: writer.add_connection(topic, kind, typestore=self._types)
+            for topic, kind in (
+                (LABELS_TOPIC, IMAGE_TYPE),
+                (MASKS_TOPIC, MASKS_TYPE),
+                (LABEL_MAP_TOPIC, LABEL_MAP_TYPE),
+            )
+        }
+
+    def _copy(self, connection: Connection, types: Typestore) -> Connection:
+        kind = full_type(connection)
+        extra: Any = connection.ext
+        return self._writer.add_connection(
+            connection.topic,
+            kind,
+            typestore=types,
+            offered_qos_profiles=extra.offered_qos_profiles,
+        )
+
+    def write_message(self, message: BagMessage) -> None:
+        """Write a message of the old bag."""
+        connection = self._connections[message.connection.id]
+        self._writer.write(connection, message.time, message.raw)
+
+    def write_label_map(self, vocabulary: Vocabulary, time: int) -> None:
+        """Write the class list in force."""
+        info = self._types.types['llmseg_ros/msg/ClassInfo']
+        classes = [
+            info(id=c.id, name=c.name, subclasses=[c.name, *c.subclasses], source=c.source)
+            for c in vocabulary.classes
+        ]
+        label_map = self._types.types[LABEL_MAP_TYPE]
+        message = label_map(
+            header=self._header(time, ''), version=vocabulary.version, classes=classes
+        )
+        self._write(LABEL_MAP_TOPIC, LABEL_MAP_TYPE, message, time)
+
+    def write_result(self, frame: Frame, result: Segmentation, time: int) -> None:
+        """Write labels and masks of a frame, with its stamp and frame id."""
+        header = self._header(frame.stamp, frame.header.frame_id)
+        narrow = len(result.classes) < 255
+        labels = self._image(
+            result.labels.astype(np.uint8 if narrow else np.uint16),
+            'mono8' if narrow else 'mono16',
+            header,
+        )
+        self._write(LABELS_TOPIC, IMAGE_TYPE, labels, time)
+        self._write(MASKS_TOPIC, MASKS_TYPE, self._masks(result, header), time)
+
+    def _masks(self, result: Segmentation, header: Any) -> Any:
+        mask_type = self._types.types['llmseg_ros/msg/ClassMask']
+        roi = self._types.types['sensor_msgs/msg/RegionOfInterest']
+        masks = []
+        for found in result.found:
+            x, y, width, height = found.box
+            inside = cv2.compare(result.labels[y : y + height, x : x + width], found.id, cv2.CMP_EQ)
+            box = roi(x_offset=x, y_offset=y, width=width, height=height, do_rectify=False)
+            masks.append(
+                mask_type(
+                    class_id=found.id,
+                    class_name=found.name,
+                    score=found.score,
+                    area=found.area,
+                    roi=box,
+                    mask=self._image(inside, 'mono8', header),
+                )
+            )
+        height, width = result.labels.shape
+        array = self._types.types[MASKS_TYPE]
+        return array(
+            header=header, label_version=result.version, height=height, width=width, masks=masks
+        )
+
+    def _image(self, pixels: NDArray[Any], encoding: str, header: Any) -> Any:
+        little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder('<'))
+        return self._types.types[IMAGE_TYPE](
+            header=header,
+            height=pixels.shape[0],
+            width=pixels.shape[1],
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels.shape[1] * pixels.dtype.itemsize,
+            data=little.reshape(-1).view(np.uint8),
+        )
+
+    def _header(self, stamp: int, frame_id: str) -> Any:
+        seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+        time = self._types.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
+        return self._types.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
+
+    def _write(self, topic: str, kind: str, message: Any, time: int) -> None:
+        raw = self._types.serialize_cdr(message, kind)
+        self._writer.write(self._results[topic], time, raw)
+
+
+@contextmanager
+def result_bag(path: Path, reader: AnyReader) -> Iterator[ResultBag]:
+    """Open a new bag for results; it has its name only once it is complete.
+
+    Raises:
+        BagError: the name is taken, or the old bag can't be copied.
+    """
+    with (
+        complete_bag(path) as partial,
+        Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
+    ):
+        yield ResultBag(writer, reader)

@@ -1,0 +1,61 @@
+"""Bags of a few messages for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+STRING = 'std_msgs/msg/String'
+SECOND = 1_000_000_000
+
+
+def header(stamp: int, frame_id: str = 'camera') -> Any:
+    time = TYPES.types['builtin_interfaces/msg/Time'](*divmod(stamp, SECOND))
+    return TYPES.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
+
+
+def image(pixels: NDArray[Any], encoding: str, stamp: int = SECOND, padding: int = 0) -> Any:
+    """Make an image message with unused bytes at the end of every row."""
+    height, width = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    return TYPES.types[IMAGE](
+        header(stamp), height, width, encoding, 0, padded.shape[1], padded.reshape(-1)
+    )
+
+
+def compressed(data: bytes, stamp: int = SECOND) -> Any:
+    return TYPES.types[COMPRESSED](header(stamp), 'jpeg', np.frombuffer(data, np.uint8))
+
+
+def string(text: str) -> Any:
+    return TYPES.types[STRING](text)
+
+
+def write_bag(
+    path: Path,
+    messages: Sequence[tuple[str, str, Any]],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    compression: CompressionMode = CompressionMode.NONE,
+) -> Path:
+    """Write (topic, type, message) a second apart, from second 1 on."""
+    writer = Writer(path, version=9, storage_plugin=storage)
+    if compression is not CompressionMode.NONE:
+        writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
+        connections: dict[str, Any] = {}
+        for index, (topic, kind, message) in enumerate(messages, start=1):
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
+            raw = TYPES.serialize_cdr(message, kind)
+            writer.write(connections[topic], index * SECOND, raw)
+    return path
