@@ -236,7 +236,10 @@ class RefineConfig:
         240, 'crf and pamr: working size in pixels; crf_binary: 16 a patch', low=16, high=2048
     )
     max_labels: int = setting(
-        32, 'crf: labels refined together; of more, those most probable somewhere', low=2, high=1000
+        32,
+        'labels worked on at image size, crf_binary aside; of more, those most probable somewhere',
+        low=2,
+        high=1001,
     )
     morphology: bool = setting(True, 'crf_binary: close the gaps of masks, 7 x 7 pixels')
     iterations: int = setting(5, 'mean-field iterations', low=1, high=50)

@@ -62,3 +62,67 @@ def test_scores(evidence, expected):
         torch.tensor([0.6, 0.8]), descriptors, members, GateConfig(evidence=evidence)
     )
     torch.testing.assert_close(scores, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ('gate', 'scores', 'settings', 'held', 'expected'),
+    [
+        # from 0.3 on; with hysteresis from 0.24
+        ('share', [0.6, 0.25, 0.25], {'share': 0.5}, [], [0]),
+        ('share', [0.6, 0.25, 0.25], {'share': 0.5}, [2], [0, 2]),
+        ('share', [0.6, 0.23, 0.25], {'share': 0.5}, [1], [0]),
+        # the least score of all is lower too: 0.1, then 0.08
+        ('share', [0.09, 0.07], {'minimum': 0.1}, [0, 1], [0]),
+        # mean 0.28, std 0.182: from 0.462 on; with hysteresis from 0.370
+        ('simseg', [0.5, 0.1, 0.2, 0.45, 0.15], {}, [2, 3], [0, 3]),
+        # best less margin is -0.1, then -0.12
+        ('simseg', [-0.08, -0.11], {'margin': 0.02}, [1], [0, 1]),
+        # no place is held beyond the largest number
+        ('share', [0.9, 0.8, 0.7], {'max_candidates': 2}, [2], [0, 1]),
+    ],
+)
+def test_hysteresis(gate, scores, settings, held, expected):
+    config = GateConfig(gate, hysteresis=0.2, **settings)
+    held_c = torch.tensor([index in held for index in range(len(scores))])
+    candidates = select_candidates(torch.tensor(scores), config, held_c)
+    assert sorted(candidates.index_k[candidates.valid_k].tolist()) == expected
+    # switched off, and for an image by itself, it changes nothing
+    off = GateConfig(gate, **settings)
+    alone = passing(scores, config)
+    assert passing(scores, off) == alone
+    held_off = select_candidates(torch.tensor(scores), off, held_c)
+    assert held_off.index_k[held_off.valid_k].tolist() == alone
+
+
+def written_out_gate(scores, config, held):
+    """Return the classes that pass, one after the other, the strongest first."""
+    order = sorted(range(len(scores)), key=lambda c: -scores[c])
+    best = scores[order[0]]
+    top = [scores[c] for c in order[: config.top_k]]
+    mean = sum(top) / len(top)
+    if config.name == 'share':
+        threshold = max(config.share * best, config.minimum)
+    elif len(scores) < 3:
+        threshold = best - config.margin
+    else:
+        threshold = mean + (sum((s - mean) ** 2 for s in top) / (len(top) - 1)) ** 0.5
+    passed = []
+    for c in order[: config.max_candidates]:
+        lowered = threshold - config.hysteresis * abs(threshold) if c in held else threshold
+        if scores[c] >= lowered:
+            passed.append(c)
+    return passed
+
+
+@pytest.mark.parametrize('gate', ['simseg', 'share'])
+@pytest.mark.parametrize('count', [1, 2, 3, 12])
+def test_gates_equal_their_definitions(gate, count):
+    generator = torch.Generator().manual_seed(count)
+    config = GateConfig(gate, hysteresis=0.3, share=0.8, max_candidates=4)
+    for _ in range(20):
+        scores = torch.randn(count, generator=generator, dtype=torch.float64)
+        held_c = torch.rand(count, generator=generator) < 0.5
+        candidates = select_candidates(scores, config, held_c)
+        held = set(held_c.nonzero()[:, 0].tolist())
+        expected = written_out_gate(scores.tolist(), config, held)
+        assert candidates.index_k[candidates.valid_k].tolist() == expected

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +18,6 @@ from llmseg_ros.refine.pamr import refine_pamr
 
 if TYPE_CHECKING:
     import torch
-
-VALUES_AT_ONCE = 2**24  # of maps at image size: 64 MB, however many labels there are
 
 
 def refine(
@@ -43,25 +39,25 @@ def refine(
     """
     import torch
 
-    shape = rgb.shape[:2]
     if config.name == 'crf_binary':
         return label_by_binary_crf(logits_khw.cpu().numpy(), scores_k.cpu().numpy(), rgb, config)
-    labels_at_once = max(1, VALUES_AT_ONCE // (shape[0] * shape[1]))
-    if config.name == 'none':
-        return best_label(label_probabilities(logits_khw, shape, labels_at_once))
-    small = shrink(rgb, config.short_side)
+    shape = rgb.shape[:2]
+    labels_j = strongest_labels(logits_khw, config.max_labels)
+    if config.name == 'crf':  # its time goes with the number of labels
+        labels_j = labels_j[logits_khw[labels_j, 0, 0] > ABSENT]
+        if len(labels_j) <= 1:
+            only = labels_j.item() if len(labels_j) else 0
+            return np.full(shape, only, np.int64), np.ones(shape, np.float32)
+    small = rgb if config.name == 'none' else shrink(rgb, config.short_side)
+    probabilities_jhw = resize_maps(logits_khw[labels_j], small.shape[:2]).softmax(dim=0)
     if config.name == 'pamr':
-        small_3hw = torch.from_numpy(small).to(logits_khw.device, non_blocking=True)
-        small_3hw = small_3hw.permute(2, 0, 1).float()
-        parts = label_probabilities(logits_khw, small.shape[:2], labels_at_once)
-        return best_label(resize_maps(refine_pamr(part, small_3hw), shape) for part in parts)
-    joint_k = joint_labels(logits_khw, config.max_labels)
-    if len(joint_k) == 1:
-        return np.full(shape, joint_k.item(), np.int64), np.ones(shape, np.float32)
-    probabilities_khw = resize_maps(logits_khw[joint_k], small.shape[:2]).softmax(dim=0)
-    refined_khw = torch.from_numpy(refine_crf(probabilities_khw.cpu().numpy(), small, config))
-    best_hw, confidence_hw = best_label([resize_maps(refined_khw, shape)])
-    return joint_k.cpu().numpy()[best_hw], confidence_hw
+        small_hw3 = torch.from_numpy(small).to(logits_khw.device, non_blocking=True)
+        probabilities_jhw = refine_pamr(probabilities_jhw, small_hw3.permute(2, 0, 1).float())
+    elif config.name == 'crf':
+        refined = refine_crf(probabilities_jhw.cpu().numpy(), small, config)
+        probabilities_jhw = torch.from_numpy(refined)
+    confidence_hw, best_hw = resize_maps(probabilities_jhw, shape).max(dim=0)
+    return labels_j.cpu().numpy()[best_hw.cpu().numpy()], confidence_hw.cpu().numpy()
 
 
 def available_refiner(config: RefineConfig) -> RefineConfig:
@@ -88,62 +84,16 @@ def shrink(rgb: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def joint_labels(logits_khw: torch.Tensor, most: int) -> torch.Tensor:
-    """Choose the labels of a joint CRF, whose time and memory go with their number.
+def strongest_labels(logits_khw: torch.Tensor, most: int) -> torch.Tensor:
+    """Choose the labels worked on at image size, whose memory and time go with their number.
 
     Returns:
-        (j,) int64, ascending, 1 <= j <= most: those that are in the image; of more, those whose
-        largest probability in any patch is largest.
+        (min(k, most),) int64, ascending: of more than `most`, those whose largest probability in
+        any patch is largest.
     """
     import torch
 
-    present_k = torch.nonzero(logits_khw[:, 0, 0] > ABSENT)[:, 0]
-    if len(present_k) == 0:  # no class, and nothing is background either
-        return present_k.new_zeros(1)
-    if len(present_k) <= most:
-        return present_k
-    peaks_k = logits_khw[present_k].softmax(dim=0).amax(dim=(1, 2))
-    return present_k[peaks_k.topk(most).indices.sort().values]
-
-
-def label_probabilities(
-    logits_khw: torch.Tensor, shape: Sequence[int], labels_at_once: int
-) -> Iterator[torch.Tensor]:
-    """Resize logits to (H, W) and take their softmax over all labels, some labels at a time.
-
-    Yields:
-        (labels_at_once or fewer, H, W) probabilities of consecutive labels.
-    """
-    import torch
-
-    parts = logits_khw.split(labels_at_once)
-    if len(parts) == 1:
-        yield resize_maps(logits_khw, shape).softmax(dim=0)
-        return
-    total_hw = functools.reduce(
-        torch.logaddexp, (resize_maps(part, shape).logsumexp(dim=0) for part in parts)
-    )
-    for part in parts:
-        yield (resize_maps(part, shape) - total_hw).exp_()
-
-
-def best_label(
-    parts: Iterable[torch.Tensor],
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the (H, W) index of the most probable label and its probability.
-
-    Args:
-        parts: (k, H, W) probabilities of consecutive labels, at least one part.
-    """
-    import torch
-
-    rest = iter(parts)
-    first = next(rest)
-    best_hw, index_hw = first.max(dim=0)
-    labels = len(first)
-    for part in rest:
-        top_hw, top_index_hw = part.max(dim=0)
-        index_hw = torch.where(top_hw > best_hw, top_index_hw + labels, index_hw)
-        best_hw = torch.maximum(best_hw, top_hw)
-        labels += len(part)
-    return index_hw.cpu().numpy(), best_hw.cpu().numpy()
+    if len(logits_khw) <= most:
+        return torch.arange(len(logits_khw), device=logits_khw.device)
+    peaks_k = logits_khw.softmax(dim=0).amax(dim=(1, 2))
+    return peaks_k.topk(most).indices.sort().values

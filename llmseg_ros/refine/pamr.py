@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,28 +29,29 @@ def refine_pamr(probabilities_khw: torch.Tensor, rgb_3hw: torch.Tensor) -> torch
     """
     import torch
 
-    neighbours_n3hw = _neighbours(rgb_3hw)
+    neighbours_n3hw = torch.stack(list(_neighbours(rgb_3hw)))
     window_n3hw = torch.cat([rgb_3hw[None], neighbours_n3hw])
     std_3hw = window_n3hw.std(dim=0)
     distance_n3hw = (neighbours_n3hw - rgb_3hw).abs() / (STD_SHARE * std_3hw + EPSILON)
     affinity_nhw = (-distance_n3hw.mean(dim=1)).softmax(dim=0)
     for _ in range(ITERATIONS):
-        probabilities_khw = torch.einsum(
-            'nhw,nkhw->khw', affinity_nhw, _neighbours(probabilities_khw)
-        )
+        averaged_khw = torch.zeros_like(probabilities_khw)
+        for affinity_hw, neighbour_khw in zip(
+            affinity_nhw, _neighbours(probabilities_khw), strict=True
+        ):
+            averaged_khw.addcmul_(affinity_hw, neighbour_khw)
+        probabilities_khw = averaged_khw
     return probabilities_khw
 
 
-def _neighbours(maps_khw: torch.Tensor) -> torch.Tensor:
-    """Return the (n, k, H, W) 8 neighbours at each dilation; beyond the border is the border."""
+def _neighbours(maps_khw: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield (k, H, W) of the 8 neighbours at each dilation; beyond the border is the border."""
     import torch
 
     height, width = maps_khw.shape[1:]
-    shifted = []
     for step in DILATIONS:
         padded = torch.nn.functional.pad(maps_khw[None], (step,) * 4, mode='replicate')[0]
         for dy in (0, step, 2 * step):
             for dx in (0, step, 2 * step):
                 if (dy, dx) != (step, step):
-                    shifted.append(padded[:, dy : dy + height, dx : dx + width])
-    return torch.stack(shifted)
+                    yield padded[:, dy : dy + height, dx : dx + width]
