@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def percent(share: float | None) -> str:
     """Return a share in percent, and a dash where it is undefined."""
     return '-' if share is None else f'{100 * share:.2f}'
+
+
+def prepare_folder(path: Path) -> None:
+    """Make a folder for results, before the work whose results go there.
+
+    Raises:
+        CommandError: nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise CommandError(f'{path} can not be written: {error.strerror}') from error
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -13,6 +13,7 @@ from llmseg_ros.cli.common import (
     note,
     parse_classes,
     percent,
+    prepare_folder,
     print_table,
     printable,
     progress,
@@ -134,6 +135,8 @@ def evaluate(
     with_background = {'auto': None, '0': True, 'none': False}[background]
     opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
     data = narrow_down(opened, classes, ids, limit)
+    if report:
+        prepare_folder(report)
     with waiting('loading the model'):
         from llmseg_ros.evaluation.evaluate import Evaluator, make_variants
         from llmseg_ros.evaluation.report import evaluation_report

@@ -13,6 +13,7 @@ from llmseg_ros.cli.common import (
     CommandError,
     parse_classes,
     percent,
+    prepare_folder,
     print_table,
     printable,
     progress,
@@ -77,6 +78,8 @@ def replay(
     """
     names = parse_classes(classes)
     path = resolve_config(config)
+    if report:
+        prepare_folder(report)
     from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
     from llmseg_ros.evaluation.replay import ReplayScores, TrueLabels
     from llmseg_ros.evaluation.report import replay_report

@@ -132,6 +132,7 @@ def test_classes_and_images_can_be_chosen(
         (['--encoder', 'dino'], 2, '--encoder takes imagenet, open_clip, simseg'),
         (['--classes', 'cat,dog'], 1, "has no class 'dog'; it has cat, cup, rocket"),
         (['--ids', 'missing.txt'], 1, 'expected missing.txt with image names'),
+        (['--report', '/dev/null/r'], 1, '/dev/null/r can not be written: Not a directory'),
         (['--root', 'missing'], 1, 'expected missing/classes.txt with class names'),
     ],
 )
