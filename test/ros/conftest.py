@@ -175,13 +175,14 @@ def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegP
 
 @pytest.fixture
 def start_seg(graph: None, tmp_path: Path) -> Iterator[Callable[..., SegProcess]]:
-    """Start a node that does not load a model by itself; ended with the test."""
+    """Start nodes that are ended with the test; unasked they load no model."""
     started: list[SegProcess] = []
 
-    def start(*ros_arguments: str) -> SegProcess:
-        folder = tmp_path / str(len(started))
+    def start(*ros_arguments: str, autostart: bool = False) -> SegProcess:
+        folder = tmp_path / f'seg{len(started)}'
         folder.mkdir()
-        started.append(SegProcess(folder, '-p', 'node.autostart:=false', *ros_arguments))
+        option = f'node.autostart:={"true" if autostart else "false"}'
+        started.append(SegProcess(folder, *ros_arguments, '-p', option))
         return started[-1]
 
     yield start
