@@ -82,13 +82,14 @@ def written_out(name, values, words, config):
     """Return the label of every pixel (c rows of pixels, b rows of words), from the definitions."""
     labels = []
     strongest = max(max(row) for row in values)
-    for pixel in zip(*values):
+    for pixel in zip(*values, strict=True):
         best = max(range(len(pixel)), key=lambda c: pixel[c])
         if name == 'threshold':
             is_class = pixel[best] / strongest > config.threshold
         elif name == 'minmax':
             scaled = [
-                (value - min(row)) / (max(row) - min(row)) for value, row in zip(pixel, values)
+                (value - min(row)) / (max(row) - min(row))
+                for value, row in zip(pixel, values, strict=True)
             ]
             best = max(range(len(scaled)), key=lambda c: scaled[c])
             is_class = scaled[best] > 0.5

@@ -88,3 +88,19 @@ def test_every_default_is_allowed_and_described(field):
 
     assert field.metadata['help']
     assert check_setting(field, field.default, field.name) == field.default
+
+
+@pytest.mark.parametrize(
+    ('name', 'stages'),
+    [
+        ('offline', ('imagenet', 'max', 'share', 'threshold', 'crf')),
+        ('open_clip', ('open_clip', 'max', 'none', 'probability', 'crf')),
+        ('paper', ('simseg', 'reference', 'simseg', 'minmax', 'crf_binary')),
+        ('seg', ('imagenet', 'max', 'share', 'threshold', 'crf')),
+        ('street', ('open_clip', 'max', 'none', 'none', 'crf')),
+    ],
+)
+def test_presets(name, stages):
+    config = load_config(shipped_path(f'config/{name}.yaml'))
+    sections = (config.encoder, config.fusion, config.gate, config.background, config.refine)
+    assert tuple(section.name for section in sections) == stages

@@ -114,7 +114,7 @@ def test_a_class_without_members_changes_nothing_for_the_others(name):
 
 
 def dot(u, v):
-    return sum(float(a) * float(b) for a, b in zip(u, v))
+    return sum(float(a) * float(b) for a, b in zip(u, v, strict=True))
 
 
 def best_share(names, own, scale):
@@ -124,7 +124,7 @@ def best_share(names, own, scale):
 
 
 def written_out(name, patch, pooled, sets, superclass, scale, temperature):
-    """Return the map values and the probabilities of all classes at one patch, from the formulas."""
+    """Return map values and probabilities of all classes at one patch, from the formulas."""
     used = [rows if superclass or len(rows) == 1 else rows[1:] for rows in sets]
     cosines = []  # by class, of the names that stand for it
     for rows in used:
@@ -133,11 +133,11 @@ def written_out(name, patch, pooled, sets, superclass, scale, temperature):
             cosines.append(products)
             continue
         relevance = {
-            'paper': [max(float(v) * float(t) for v, t in zip(pooled, row)) for row in rows],
+            'paper': [max((pooled * row).tolist()) for row in rows],
             'reference': [dot(pooled, row) for row in rows],
         }.get(name, [0.0] * len(rows))
         weights = softmax(*(value / temperature for value in relevance))
-        cosines.append([sum(w * product for w, product in zip(weights, products))])
+        cosines.append([dot(weights, products)])
     every = [value for own in cosines for value in own]
     probabilities = [best_share(every, own, scale) for own in cosines]
     if name != 'chils':

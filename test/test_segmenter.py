@@ -1,12 +1,23 @@
 """The whole method on real photographs with real weights."""
 
+import dataclasses
 import threading
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
-from llmseg_ros.config import RefineConfig, SegmenterConfig
+from llmseg_ros.config import (
+    BACKGROUND_WORDS,
+    BackgroundConfig,
+    FusionConfig,
+    GateConfig,
+    RefineConfig,
+    SegmenterConfig,
+    load_config,
+)
 from llmseg_ros.files import shipped_path
 from llmseg_ros.segmenter import Segmenter
 
@@ -138,3 +149,109 @@ def test_a_frame_keeps_the_class_list_it_began_with(segmenter):
     for result in results:
         assert [c.name for c in result.classes] in [list(names) for names in lists]
         assert set(np.unique(result.labels)) <= {0, *(c.id for c in result.classes)}
+
+
+PAPER = load_config(shipped_path('config/paper.yaml'))
+
+
+def published_labels(features, vocabulary, rgb):
+    """Write the published evaluation out in loops, float64; (H, W) indices of classes, 0 none."""
+    import pydensecrf.densecrf
+
+    descriptors = vocabulary.descriptors_cnd.double().numpy()
+    evidence = vocabulary.evidence_cne[:, 0].double().numpy()
+    v = features.pooled_d.double().numpy()
+    v /= np.linalg.norm(v)
+    scores = evidence @ features.evidence_e.double().numpy()
+    order = np.argsort(-scores)
+    top = scores[order[:10]]
+    threshold = top.mean() + top.std(ddof=1)
+    patches = features.patches_hwd.double().numpy()
+    height, width = patches.shape[:2]
+    size = (16 * width, 16 * height)
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    votes = [np.zeros(rgb.shape[:2])] * (1 + len(scores))
+    for c in order[:5]:
+        if scores[c] < threshold:
+            break
+        rows = descriptors[c][vocabulary.members_cn[c].numpy()]
+        rows = rows[1:] if len(rows) > 1 else rows
+        weights = np.exp(rows @ v)
+        fused = (weights / weights.sum()) @ rows
+        p = np.array([[patches[y, x] @ fused for x in range(width)] for y in range(height)])
+        p = (p - p.min()) / (p.max() - p.min())
+        p = p.repeat(16, axis=0).repeat(16, axis=1)
+        crf = pydensecrf.densecrf.DenseCRF2D(*size, 2)
+        unary = -np.log(np.stack([1 - p, p]).reshape(2, -1) + 1e-8)
+        crf.setUnaryEnergy(unary.astype(np.float32, order='C'))
+        crf.addPairwiseGaussian(sxy=3, compat=3)
+        crf.addPairwiseBilateral(sxy=40, srgb=13, rgbim=small, compat=10)
+        mask = np.array(crf.inference(3)).argmax(axis=0).reshape(size[::-1]).astype(np.uint8)
+        kernel = np.ones((7, 7), np.uint8)
+        mask = cv2.erode(cv2.dilate(mask, kernel), kernel)
+        mask = cv2.resize(mask, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        votes[1 + c] = mask * scores[c]
+    return np.stack(votes).argmax(axis=0)
+
+
+@pytest.mark.parametrize('photo', ['chelsea', 'coffee'])
+def test_paper_preset_is_the_published_evaluation(segmenter, photo):
+    """All stages after the encoder, pixel by pixel, on real features."""
+    pytest.importorskip('pydensecrf.densecrf', reason='pydensecrf2 is not installed')
+    rgb = np.ascontiguousarray(getattr(data, photo)()[:300, :400])
+    with torch.inference_mode():
+        features = segmenter.encoder.encode_image(rgb)
+    result = segmenter.segment_features(features, rgb, config=PAPER)
+    expected = published_labels(features, segmenter.vocabulary, rgb)
+    ids = np.array([0, *(item.id for item in segmenter.vocabulary.classes)])
+    np.testing.assert_array_equal(result.labels, ids[expected])
+    assert len(np.unique(result.labels)) == 2
+    assert result.candidates == frozenset(np.unique(result.labels)) - {0}
+
+
+@pytest.mark.parametrize('fusion', ['paper', 'reference', 'mean', 'max', 'chils'])
+@pytest.mark.parametrize('background', ['threshold', 'probability', 'names', 'minmax', 'none'])
+def test_every_fusion_goes_with_every_background(segmenter, fusion, background):
+    rgb = np.ascontiguousarray(data.chelsea()[:200, 100:350])
+    config = SegmenterConfig(
+        fusion=FusionConfig(fusion, logit_scale=5.0),
+        background=BackgroundConfig(background, probability=0.0),
+        refine=RefineConfig('none'),
+    )
+    with_words = Segmenter(config, CLASSES, encoder=segmenter.encoder)
+    result = with_words.segment(rgb)
+    assert result.mask('cat').mean() > 0.1
+    assert (result.labels == 0).any() == (background != 'none')
+
+
+def test_words_for_background_are_described_when_they_are_switched_on(segmenter):
+    other = Segmenter(SegmenterConfig(), ['cat', 'floor'], encoder=segmenter.encoder)
+    assert other.vocabulary.words == ()
+    by_names = SegmenterConfig(background=BackgroundConfig('names'))
+    with pytest.raises(ValueError, match='background by names'):
+        other.segment_features(
+            other.encoder.encode_image(data.chelsea()), data.chelsea(), config=by_names
+        )
+    other.reconfigure(by_names)
+    assert set(BACKGROUND_WORDS) - set(other.vocabulary.words) == {'floor'}
+    assert other.segment(data.chelsea()).found
+    # switched off, they stay until the class list changes: a frame in work may need them
+    other.reconfigure(SegmenterConfig())
+    assert other.segment(data.chelsea()).mask('cat').any()
+    other.set_classes(['cat'])
+    assert other.vocabulary.words == ()
+
+
+def test_hysteresis_holds_a_class_from_frame_to_frame(segmenter):
+    rgb = data.coffee()
+    best, second = sorted(segmenter.segment(rgb).classes, key=lambda c: -c.score)[:2]
+    share = 1.1 * second.score / best.score  # more than the second class has
+    config = SegmenterConfig(gate=GateConfig('share', share=share, minimum=0.0, hysteresis=0.2))
+    other = Segmenter(config, CLASSES, encoder=segmenter.encoder)
+    alone = other.segment(rgb)
+    assert len(alone.candidates) == 1
+    both = dataclasses.replace(alone, candidates=frozenset([best.id, second.id]))
+    held = other.segment(rgb, previous=both)
+    assert held.candidates == both.candidates
+    assert other.segment(rgb, previous=held).candidates == both.candidates
+    assert other.segment(rgb).candidates == alone.candidates

@@ -1,4 +1,4 @@
-"""The published masks: by hand where the CRF is idle, and against loops with an exact mean field."""
+"""The published masks: by hand where the CRF is idle, and against loops and exact mean field."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def slow_labels(maps, scores, rgb, patch, morphology):
     _, h, w = maps.shape
     votes = [np.zeros((h * patch, w * patch))]
     marginals = []
-    for values, score in zip(maps, scores):
+    for values, score in zip(maps, scores, strict=True):
         scaled = (values - values.min()) / (values.max() - values.min())
         p = np.empty((h * patch, w * patch))
         for y in range(h * patch):
