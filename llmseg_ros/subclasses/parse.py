@@ -49,9 +49,10 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 CHATTER = re.compile(
-    r'(?:i|you|we|it|its|they|there|this|that|these|those|here|please|note|but|however|let|sure|yes'
-    r'|no|certainly|hope|if|of course|so on|others?|more|many more|none|null|nil|na|n/a|etc|unknown'
-    r'|undefined|nothing|list|subclass(?:es)?)\b',
+    r'(?:i|you|we|it|its|they|there|this|that|these|those|here|please|note that|but|however|let me'
+    r'|sure|certainly|hope|if|of course|so on)\b'
+    r'|(?:yes|no|others?|(?:and |many )?more|none|null|nil|na|n/a|etc|unknown|undefined|nothing'
+    r'|list|subclass(?:es)?)\W*\Z',
     re.IGNORECASE,
 )
 NAME_KEYS = ('name', 'subclass', 'label', 'title', 'type')
@@ -192,6 +193,8 @@ def _as_name(item: str) -> str | None:
     item = emphasis['text'] if emphasis else item.replace('*', '').replace('`', '')
     item = BRACKETED.sub('', item).strip()
     item = EXPLANATION.split(item, maxsplit=1)[0]
+    if item.startswith(('/', './', '../', '~/')):
+        return None  # a path
     item = ''.join(char for char in item if unicodedata.category(char) != 'Cf')
     item = LEADING_WORD.sub('', _trim(item))
     if not item or CHATTER.match(item) or len(item.split()) > MAX_WORDS:

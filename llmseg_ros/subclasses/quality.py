@@ -39,12 +39,10 @@ class Filtered:
     Attributes:
         kept: subclasses, in their order.
         dropped: the others.
-        descriptors: (1 + kept, d) of the class name and those kept, where they were encoded.
     """
 
     kept: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
-    descriptors: torch.Tensor | None = None
 
 
 def filter_subclasses(
@@ -69,23 +67,17 @@ def filter_subclasses(
     *blocks, anything = rows.split([*map(len, spelt.values()), len(ANYTHING)])
     descriptors = dict(zip(classes, blocks, strict=True))
     chance = float((rows[: -len(ANYTHING)] @ anything.T).median())
-    results = {}
     for name in classes:
-        meant = _meaning_reasons(name, descriptors, chance)
-        rest = iter(meant)
-        merged = [reason or next(rest) for reason in reasons[name]]
-        stay = [0, *(i for i, reason in enumerate(meant, 1) if not reason)]
-        results[name] = _result(classes[name], merged, descriptors[name][stay])
-    return results
+        meant = iter(_meaning_reasons(name, descriptors, chance))
+        reasons[name] = [reason or next(meant) for reason in reasons[name]]
+    return {name: _result(classes[name], reasons[name]) for name in classes}
 
 
-def _result(
-    names: Sequence[str], reasons: Sequence[str], descriptors: torch.Tensor | None = None
-) -> Filtered:
+def _result(names: Sequence[str], reasons: Sequence[str]) -> Filtered:
     dropped = tuple(
         Dropped(name, reason) for name, reason in zip(names, reasons, strict=True) if reason
     )
-    return Filtered(tuple(_without(names, reasons)), dropped, descriptors)
+    return Filtered(tuple(_without(names, reasons)), dropped)
 
 
 def _without(names: Sequence[str], reasons: Sequence[str]) -> list[str]:

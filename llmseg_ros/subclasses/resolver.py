@@ -65,6 +65,11 @@ class Resolver:
         return self._asker.status
 
     @property
+    def can_ask(self) -> bool:
+        """Whether a language model is set."""
+        return self._client is not None
+
+    @property
     def requests(self) -> int:
         """Requests made to the language model so far."""
         return self._client.requests if self._client else 0

@@ -1,0 +1,273 @@
+"""`llmseg subclasses`: look up, ask for, check and exchange the subclasses of classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmseg_ros.cli.common import (
+    CommandError,
+    note,
+    print_table,
+    resolve_config,
+    waiting,
+    write_json,
+)
+from llmseg_ros.files import replacing
+
+if TYPE_CHECKING:
+    from llmseg_ros.config import SegmenterConfig, SubclassesConfig
+    from llmseg_ros.subclasses.quality import Filtered
+    from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+
+AGES = ((86_400, 'd'), (3_600, 'h'), (60, 'min'), (1, 's'))
+
+
+def subclasses(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar='NAME...', help='Class names.')
+    ] = None,
+    refresh: Annotated[bool, typer.Option('--refresh', help='Ask the model again.')] = False,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar='zero-shot|few-shot|FILE', help='Prompt; a file has {n} and {class} in it.'
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option('--n', min=1, max=100, help='Subclasses to ask for.')
+    ] = None,
+    model: Annotated[str | None, typer.Option(help='Language model.')] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar='URL', help='OpenAI-compatible server, as far as /v1.')
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar='FILE', help='Where answers are kept.')
+    ] = None,
+    quality: Annotated[
+        bool | None,
+        typer.Option('--filter/--no-filter', help='Drop subclasses that would harm.'),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar='FILE.yaml', help='Write what is kept as a subclass file.'),
+    ] = None,
+    imported: Annotated[
+        Path | None,
+        typer.Option('--import', metavar='FILE.yaml', help='Put a subclass file into the store.'),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            '--prune',
+            help='Forget answers for other settings than these, and those without a name.',
+        ),
+    ] = False,
+    offline: Annotated[bool, typer.Option('--offline', help='Never touch the network.')] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar='FILE', help='Also write the table here.')
+    ] = None,
+) -> None:
+    """Show the subclasses of classes, and what the quality filter leaves of them.
+
+    They come from your own subclass file, curated packs, the store, and last the language model.
+    With --refresh, --prompt, --n, --model or --base-url only the model's answers count, from the
+    store or asked now. The key is read from OPENAI_API_KEY.
+
+    \b
+    Examples:
+      llmseg subclasses dog mug
+      llmseg subclasses cat --base-url http://127.0.0.1:8000/v1 --model llama3.2
+    """
+    from llmseg_ros.classes import clean_names
+    from llmseg_ros.config import load_config
+
+    cleaned, messages = clean_names(names or ())
+    for message in messages:
+        note(message)
+    if not cleaned and (names or export or json or not (imported or prune)):
+        raise typer.BadParameter('name at least one class')
+    whole = load_config(resolve_config(config))
+    settings = adjust(
+        whole.subclasses,
+        prompt=prompt,
+        n=n,
+        model=model,
+        base_url=base_url,
+        store=None if store is None else str(store),
+        llm='off' if offline else None,
+    )
+    model_only = refresh or any(value is not None for value in (prompt, n, model, base_url))
+    resolver = open_resolver(settings, create_store=bool(imported or prune))
+    try:
+        if imported is not None:
+            import_pack(resolver, imported, settings.n)
+        if prune:
+            prune_store(resolver, settings)
+        if not cleaned:
+            return
+        found, failures = look_up(resolver, cleaned, model_only, refresh, offline)
+    finally:
+        resolver.close()
+    checked = check_quality(found, whole, settings.filter if quality is None else quality)
+    print_table(
+        ('name', 'kept', 'dropped', 'source', 'age'),
+        [table_row(name, found[name], checked[name]) for name in cleaned],
+    )
+    if export is not None:
+        export_pack(export, checked, settings)
+    if json is not None:
+        write_json(json, [as_json(name, found[name], checked[name]) for name in cleaned])
+    if failures:
+        raise CommandError(failures[0])
+
+
+def adjust(settings: SubclassesConfig, **given: Any) -> SubclassesConfig:
+    """Put what the command line says in place of the configuration's."""
+    return dataclasses.replace(settings, **{k: v for k, v in given.items() if v is not None})
+
+
+def open_resolver(settings: SubclassesConfig, create_store: bool) -> Resolver:
+    """Open packs and store, the latter made where it is needed."""
+    from llmseg_ros.subclasses.resolver import Resolver
+    from llmseg_ros.subclasses.store import default_store_path
+
+    if create_store and not settings.store:
+        settings = dataclasses.replace(settings, store=str(default_store_path()))
+    return Resolver(settings)
+
+
+def look_up(
+    resolver: Resolver, names: Sequence[str], model_only: bool, refresh: bool, offline: bool
+) -> tuple[dict[str, Subclasses], list[str]]:
+    """Find the subclasses of every name, several at a time; say what failed."""
+    from llmseg_ros.subclasses.llm import MAX_AT_ONCE, LlmError
+    from llmseg_ros.subclasses.resolver import Subclasses
+
+    failures: list[str] = []
+
+    def find(name: str) -> Subclasses:
+        if model_only:
+            known = resolver.answered(name) or Subclasses((), 'name')
+        else:
+            known = resolver.resolve(name)
+        missing = refresh or known.source == 'name'
+        if offline or not missing or not (model_only or resolver.can_ask):
+            return known
+        try:
+            return resolver.ask(name, refresh)
+        except LlmError as error:
+            failures.append(f'{name}: {error}')
+            return known
+
+    with waiting('asking the language model'), ThreadPoolExecutor(MAX_AT_ONCE) as pool:
+        found = dict(zip(names, pool.map(find, names), strict=True))
+    for failure in failures[1:]:
+        note(failure)
+    unknown = [name for name, item in found.items() if item.source == 'name']
+    if unknown and not (offline or resolver.can_ask or failures):
+        note(f'no subclasses of {", ".join(unknown)}: set a language model, see --help')
+    return found, failures
+
+
+def check_quality(
+    found: dict[str, Subclasses], config: SegmenterConfig, wanted: bool
+) -> dict[str, Filtered]:
+    """Filter the subclasses by the configured encoder's text side, by spelling without it."""
+    from llmseg_ros.subclasses.quality import Filtered, filter_subclasses
+
+    lists = {name: item.names for name, item in found.items()}
+    if not wanted:
+        return {name: Filtered(names) for name, names in lists.items()}
+    if not any(lists.values()):
+        return filter_subclasses(lists)
+    from llmseg_ros.encoders import EncoderUnavailable, create_encoder
+
+    try:
+        with waiting('loading the encoder'):
+            encoder = create_encoder(config)
+    except EncoderUnavailable as error:
+        note(f'{error}; subclasses are checked by their spelling alone')
+        return filter_subclasses(lists)
+    return filter_subclasses(lists, encoder.encode_text)
+
+
+def import_pack(resolver: Resolver, path: Path, n: int) -> None:
+    """Put the lists of a subclass file into the store, as the language model's answers."""
+    from llmseg_ros.subclasses.packs import load_pack
+    from llmseg_ros.subclasses.parse import parse_answer
+    from llmseg_ros.subclasses.store import Answer
+
+    pack = load_pack(path)
+    assert resolver.store is not None
+    for key, name in pack.keys.items():
+        text = json_module.dumps({'subclasses': pack.classes[name]}, ensure_ascii=False)
+        lost = len(pack.classes[name]) - len(parse_answer(text, n))
+        if lost:
+            note(f'{name}: {lost} subclasses are left out, repeated or more than --n {n}')
+        resolver.store.put(resolver.question(key), Answer(text, time.time()))
+    note(f'{len(pack.classes)} classes put into {resolver.store.path}')
+
+
+def prune_store(resolver: Resolver, settings: SubclassesConfig) -> None:
+    """Forget answers that these settings never use, or that hold no name."""
+    from llmseg_ros.subclasses.parse import parse_answer
+
+    assert resolver.store is not None
+    kept = resolver.store.all()
+    useless = [
+        question
+        for question, answer in kept.items()
+        if question != dataclasses.replace(resolver.question(''), class_key=question.class_key)
+        or not parse_answer(answer.text, settings.n)
+    ]
+    resolver.store.delete(useless)
+    note(f'{len(useless)} of {len(kept)} answers forgotten in {resolver.store.path}')
+
+
+def export_pack(path: Path, checked: dict[str, Filtered], settings: SubclassesConfig) -> None:
+    """Write what is kept as a subclass file."""
+    from llmseg_ros.subclasses.packs import write_pack
+
+    day = time.strftime('%Y-%m-%d')
+    origin = f'llmseg subclasses, {day}; language model {settings.model}, prompt {settings.prompt}'
+    with replacing(path) as partial:
+        write_pack(partial, origin, {name: item.kept for name, item in checked.items()})
+    note(f'wrote {path}')
+
+
+def table_row(name: str, found: Subclasses, checked: Filtered) -> tuple[str, ...]:
+    """Return the cells of a class."""
+    dropped = '; '.join(f'{drop.name}: {drop.reason}' for drop in checked.dropped)
+    age = '-' if found.asked_at is None else age_in_words(time.time() - found.asked_at)
+    return name, ', '.join(checked.kept) or '-', dropped or '-', found.source, age
+
+
+def age_in_words(seconds: float) -> str:
+    """Write an age in its largest unit, such as '3 d'."""
+    for unit, word in AGES:
+        if seconds >= unit:
+            return f'{int(seconds // unit)} {word}'
+    return 'now'
+
+
+def as_json(name: str, found: Subclasses, checked: Filtered) -> dict[str, Any]:
+    """Return what the table says of a class, as data."""
+    return {
+        'name': name,
+        'kept': list(checked.kept),
+        'dropped': [dataclasses.asdict(drop) for drop in checked.dropped],
+        'source': found.source,
+        'asked_at': found.asked_at,
+    }

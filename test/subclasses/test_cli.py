@@ -1,0 +1,176 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from llmseg_ros.cli.main import main
+from llmseg_ros.subclasses.packs import load_pack
+from llmseg_ros.subclasses.store import default_store_path
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys):
+    """Run `llmseg subclasses` in this process."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(['subclasses', *map(str, arguments)])
+        captured = capsys.readouterr()
+        return Run(left.value.code or 0, captured.out, captured.err)
+
+    return call
+
+
+def rows(out):
+    """Split the table into cells by class name."""
+    return {line.split('  ')[0].strip(): line for line in out.splitlines()[1:]}
+
+
+def test_pack_without_a_network(run, monkeypatch):
+    monkeypatch.setattr(socket.socket, 'connect', lambda *_: pytest.fail('network touched'))
+    done = run('dog', 'zub', '--offline', '--no-filter')
+    assert done.code == 0
+    assert 'Chihuahua' in rows(done.out)['dog']
+    assert 'pack' in rows(done.out)['dog']
+    assert rows(done.out)['zub'].split() == ['zub', '-', '-', 'name', '-']
+    assert not default_store_path().parent.exists()
+
+
+def test_without_a_language_model_it_says_what_to_do(run, monkeypatch):
+    monkeypatch.delenv('OPENAI_API_KEY')
+    done = run('zub', '--no-filter')
+    assert done.code == 0
+    assert 'no subclasses of zub: set a language model' in done.err
+
+
+def test_a_named_server_is_asked_even_for_what_packs_know(run, server):
+    done = run('cat', '--base-url', server.url, '--no-filter')
+    assert done.code == 0
+    assert 'red cat, green cat, blue cat' in rows(done.out)['cat']
+    assert 'llm' in rows(done.out)['cat']
+    done = run('cat', '--base-url', server.url, '--no-filter')
+    assert 'store' in rows(done.out)['cat']
+    done = run('cat', '--base-url', server.url, '--no-filter', '--refresh')
+    assert 'llm' in rows(done.out)['cat']
+    assert server.asked == ['cat', 'cat']
+
+
+def test_configured_server_is_asked_only_for_what_packs_lack(run, server, monkeypatch):
+    monkeypatch.setenv('OPENAI_BASE_URL', server.url)
+    done = run('cat', 'zub', '--no-filter')
+    assert 'pack' in rows(done.out)['cat']
+    assert 'llm' in rows(done.out)['zub']
+    assert server.asked == ['zub']
+
+
+def test_prompt_n_and_model_reach_the_server(run, server, tmp_path):
+    (tmp_path / 'mine.txt').write_text('Give {n} subclasses of {class}:')
+    done = run(
+        'zub', '--base-url', server.url, '--prompt', tmp_path / 'mine.txt', '--n', 2,
+        '--model', 'mine', '--no-filter',
+    )  # fmt: skip
+    (body,) = server.requests
+    assert body['messages'][0]['content'] == 'Give 2 subclasses of zub:'
+    assert body['model'] == 'mine'
+    assert 'red zub, green zub ' in done.out
+
+
+def test_failure_is_a_sentence_and_the_others_are_shown(run, server, environment):
+    server.behave = lambda request: server.status(401) if b'zub' in request.data else None
+    done = run('gub', 'zub', '--base-url', server.url, '--no-filter')
+    assert done.code == 1
+    assert 'red gub' in done.out
+    assert 'zub: the language model at' in done.err
+    assert 'refuses the key (401)' in done.err
+    assert environment not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'message'),
+    [
+        ([], 2, 'name at least one class'),
+        (['--offline', '--export', 'x.yaml'], 2, 'name at least one class'),
+        (['\x07', '--offline'], 2, 'control characters'),
+        (['cat', '--n', '0'], 2, '--n'),
+        (['cat', '--prompt', 'none.txt'], 1, 'neither few-shot nor zero-shot nor a UTF-8 text'),
+        (['cat', '--base-url', 'nonsense'], 1, 'write it like http://'),
+        (['--import', 'none.yaml'], 1, 'No such file'),
+    ],
+)
+def test_wrong_usage(run, arguments, code, message):
+    done = run(*arguments)
+    assert done.code == code
+    assert message in done.err
+    assert 'Traceback' not in done.err
+
+
+def test_filter_drops_with_a_reason(run, server, tmp_path):
+    pytest.importorskip('torch')
+    server.behave = lambda request: server.answer(
+        'beagle, Persian cat, Chihuahua, dogs, chihuahua, golden retriever, school bus, pug'
+    )
+    done = run(
+        'dog', 'cat', '--base-url', server.url, '--json', tmp_path / 'out.json',
+        '--export', tmp_path / 'out.yaml',
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    dog, _ = json.loads((tmp_path / 'out.json').read_text())
+    assert dog['kept'] == ['beagle', 'Chihuahua', 'golden retriever', 'pug']
+    reasons = {drop['name']: drop['reason'] for drop in dog['dropped']}
+    assert reasons['Persian cat'].startswith("is nearer to 'cat'")
+    assert reasons['dogs'] == 'repeats the class name'
+    assert reasons['school bus'].startswith('is ')
+    assert dog['source'] == 'llm'
+    assert dog['asked_at'] > 1.7e9
+    assert load_pack(tmp_path / 'out.yaml').find('dog') == tuple(dog['kept'])
+
+
+def test_import_then_offline_then_prune(run, server, tmp_path):
+    (tmp_path / 'own.yaml').write_text(
+        'classes: {zub: {aliases: [zubby], subclasses: [big zub, small zub]}}'
+    )
+    store = ['--store', tmp_path / 's.sqlite3', '--no-filter']
+    done = run('--import', tmp_path / 'own.yaml', *store)
+    assert (done.code, done.out) == (0, '')
+    assert '1 classes put into' in done.err
+    done = run('zub', 'Zubby', '--offline', *store)
+    for name in ('zub', 'Zubby'):
+        assert 'big zub, small zub' in rows(done.out)[name]
+        assert 'store' in rows(done.out)[name]
+    done = run('--prune', *store)
+    assert '0 of 2 answers forgotten' in done.err
+    done = run('--prune', '--n', 3, *store)
+    assert '2 of 2 answers forgotten' in done.err
+    done = run('zub', '--offline', *store)
+    assert rows(done.out)['zub'].split() == ['zub', '-', '-', 'name', '-']
+
+
+def test_names_can_not_steer_the_terminal(run, server):
+    server.behave = lambda request: server.answer('["[red]zub[/red]", "big zub", "\\u001b[31m x"]')
+    done = run('zub [bold]', '--base-url', server.url, '--no-filter')
+    assert 'zub [bold]' in done.out
+    assert '\x1b' not in done.out
+
+
+def test_command_as_users_run_it(server):
+    done = subprocess.run(
+        [sys.executable, '-m', 'llmseg_ros.cli.main', 'subclasses', 'cat', '--no-filter',
+         '--base-url', server.url],
+        env={**os.environ, 'OPENAI_API_KEY': 'anything'},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'red cat, green cat, blue cat' in done.stdout
+    assert server.asked == ['cat']

@@ -1,0 +1,88 @@
+import pytest
+
+from llmseg_ros.subclasses.quality import ANYTHING, filter_subclasses
+
+
+def reasons(filtered):
+    return {dropped.name: dropped.reason for dropped in filtered.dropped}
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('Dog', 'repeats the class name'),
+        ('dogs', 'repeats the class name'),
+        ('Cats', "is the requested class 'cat'"),
+        ('fox terriers', "repeats 'fox terrier'"),
+        ('Terrier, fox', "repeats 'fox terrier'"),
+        ('fox terrier', "repeats 'fox terrier'"),
+        ('dining tables', "is the requested class 'Table dining'"),
+        ('buses', "is the requested class 'bus'"),
+        ('glass', None),
+        ('hot dog', None),
+    ],
+)
+def test_spelling(name, reason):
+    classes = {'dog': ['fox terrier', name], 'cat': [], 'Table dining': [], 'bus': []}
+    filtered = filter_subclasses(classes)['dog']
+    assert filtered.kept == (('fox terrier', name) if reason is None else ('fox terrier',))
+    assert [dropped.reason for dropped in filtered.dropped] == ([reason] if reason else [])
+
+
+def encoder(vectors):
+    """Encode names by a table; a name of no kind is orthogonal to all of them."""
+    torch = pytest.importorskip('torch')
+
+    def encode(names):
+        rows = [vectors.get(name, [0.0, 0.0, 0.0, 1.0]) for name in names]
+        return torch.nn.functional.normalize(torch.tensor(rows), dim=-1)
+
+    return encode
+
+
+VECTORS = {
+    'dog': [1.0, 0.0, 0.0, 0.0],
+    'poodle': [0.9, 0.1, 0.0, 0.0],
+    'beagle': [0.8, 0.2, 0.0, 0.0],
+    'boxer': [0.8, 0.3, 0.0, 0.0],
+    'cat': [0.0, 1.0, 0.0, 0.0],
+    'tabby': [0.1, 0.9, 0.0, 0.0],
+    'Siamese': [0.2, 0.9, 0.0, 0.0],
+    'catfish': [0.2, 0.8, 0.3, 0.0],
+    'bus': [0.0, 0.0, 1.0, 0.0],
+}
+
+
+def test_nearer_to_another_class():
+    classes = {'dog': ['poodle', 'beagle', 'tabby'], 'cat': ['Siamese']}
+    filtered = filter_subclasses(classes, encoder(VECTORS))
+    assert filtered['dog'].kept == ('poodle', 'beagle')
+    assert reasons(filtered['dog'])['tabby'].startswith("is nearer to 'cat' (0.99) than to 'dog'")
+    assert filtered['cat'].kept == ('Siamese',)
+    assert filtered['cat'].dropped == ()
+
+
+def test_far_from_the_others():
+    classes = {'dog': ['poodle', 'beagle', 'boxer', 'bus']}
+    filtered = filter_subclasses(classes, encoder(VECTORS))['dog']
+    assert filtered.kept == ('poodle', 'beagle', 'boxer')
+    assert reasons(filtered)['bus'].startswith("is far from 'dog' (0.00, usual is 0.9")
+
+
+def test_at_least_the_class_name_is_kept():
+    encode = encoder(VECTORS)
+    filtered = filter_subclasses({'dog': ['cat', 'cats', 'dog'], 'cat': []}, encode)
+    assert filtered['dog'].kept == ()
+    assert len(filtered['dog'].dropped) == 3
+    assert filtered['cat'].kept == ()
+
+
+def test_no_classes():
+    assert filter_subclasses({}, encoder({})) == {}
+
+
+def test_chance_level_of_an_encoder_makes_no_difference():
+    shifted = {name: [*vector[:3], 3.0] for name, vector in VECTORS.items()}
+    shifted |= {name: [0.0, 0.0, 0.0, 3.0] for name in ANYTHING if name not in VECTORS}
+    classes = {'dog': ['poodle', 'beagle', 'boxer', 'bus']}
+    assert filter_subclasses(classes, encoder(shifted))['dog'].kept == ('poodle', 'beagle', 'boxer')
