@@ -28,6 +28,7 @@ from llmseg_ros.cli.download import download
 from llmseg_ros.cli.evaluate import evaluate
 from llmseg_ros.cli.replay import replay
 from llmseg_ros.cli.segment import segment
+from llmseg_ros.cli.subclasses import subclasses
 
 app = typer.Typer(
     help='Training-free segmentation of images and robot cameras by class names.',
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(segment)
+app.command()(subclasses)
 app.command()(evaluate)
 app.command()(replay)
 app.add_typer(bag, name='bag')
