@@ -269,7 +269,7 @@ def load_model(path: Path, device: torch.device) -> SimSegModel:
 
 def missing_package(error: ImportError) -> EncoderUnavailable:
     return EncoderUnavailable(
-        f"encoder simseg needs {error.name}: pip install timm transformers, "
+        f'encoder simseg needs {error.name}: pip install timm transformers, '
         'or use `encoder: imagenet`'
     )
 

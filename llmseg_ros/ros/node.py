@@ -80,12 +80,12 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._config.autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    def stop(self) -> bool:
-        """End all work for the process to end; False where a frame is still in work."""
+    def stop(self) -> None:
+        """End all work for the process to end."""
         self._updates.shutdown(wait=False, cancel_futures=True)
         if self._segmenter is not None:
             self._segmenter.close()
-        return self._stop_frames(EXIT_WAIT_S)
+        self._stop_frames(EXIT_WAIT_S)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, describe the classes, advertise the results."""

@@ -45,7 +45,7 @@ class NodeConfig:
     )
 
 
-SECTIONS = {
+SECTIONS: dict[str, type[Any]] = {
     'node': NodeConfig,
     **{field.name: type(field.default) for field in dataclasses.fields(SegmenterConfig)},
 }
