@@ -139,6 +139,17 @@ def test_a_late_subscriber_gets_the_label_map(seg: Any, peer: Any) -> None:
     assert list(in_force.classes[1].subclasses) == ['zebra crossing']
 
 
+def test_label_info_says_the_same_as_the_label_map(seg: Any, peer: Any) -> None:
+    messages = pytest.importorskip('vision_msgs.msg')
+    set_classes(peer, 'cat', 'zebra crossing')
+    announced = peer.collect(messages.LabelInfo, '/seg/label_info', LATCHED)
+    peer.spin_until(lambda: announced)
+    classes = {item.class_id: item.class_name for item in announced[-1].class_map}
+    in_force = label_map(peer)
+    assert classes == {0: 'background', **{item.id: item.name for item in in_force.classes}}
+    assert announced[-1].header == in_force.header
+
+
 def test_bad_names_are_refused_and_the_rest_is_taken(seg: Any, peer: Any) -> None:
     response = set_classes(peer, 'cat', ' CAT', 'x' * 65, 'bell\a', '', 'dog')
     assert not response.success

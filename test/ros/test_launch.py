@@ -1,0 +1,136 @@
+"""The launch files describe what they take, and start what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip('launch', reason='launch is not on PyPI; it comes with ROS 2')
+pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI; it comes with ROS 2')
+pytest.importorskip('llmseg_ros.msg')
+
+from launch.actions import DeclareLaunchArgument
+from launch_ros.utilities import evaluate_parameters
+
+from launch import LaunchContext, LaunchDescription
+from llmseg_ros.files import shipped_path
+
+FILES = ('seg.launch.py', 'replay.launch.py', 'two_cameras.launch.py')
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        name.partition('.')[0], shipped_path(f'launch/{name}')
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(name: str) -> dict[str, DeclareLaunchArgument]:
+    description: LaunchDescription = load(name).generate_launch_description()
+    declared = description.get_launch_arguments()
+    return {argument.name: argument for argument in declared}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_argument_is_described(name: str) -> None:
+    for argument in arguments(name).values():
+        assert argument.description
+        assert argument.description != 'no description given'
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        (
+            'seg.launch.py',
+            'config image image_transport classes encoder device namespace use_sim_time autostart'
+            ' log_level rviz',
+        ),
+        ('replay.launch.py', 'bag rate clock classes config'),
+        ('two_cameras.launch.py', 'left_image right_image config'),
+    ],
+)
+def test_the_arguments_are_there(name: str, expected: str) -> None:
+    assert set(expected.split()) <= set(arguments(name))
+
+
+def make(**given: str) -> list[Any]:
+    """Make the nodes of seg.launch.py with these arguments."""
+    module = load('seg.launch.py')
+    context = LaunchContext()
+    defaults = {name: default for name, default, _ in module.ARGUMENTS}
+    context.launch_configurations.update(defaults | given)
+    return module.make_nodes(context)
+
+
+def given_parameters(node: Any) -> dict[str, Any]:
+    """Return the parameters a node gets besides those of its file."""
+    evaluated = evaluate_parameters(LaunchContext(), node._Node__parameters)
+    (given,) = [entry for entry in evaluated if isinstance(entry, dict)]
+    return given
+
+
+def test_what_is_not_given_is_left_to_the_file() -> None:
+    seg, _ = make()
+    assert set(given_parameters(seg)) == {'use_sim_time'}
+
+
+def test_arguments_become_parameters() -> None:
+    seg, _ = make(
+        classes='cat, traffic light',
+        encoder='open_clip',
+        device='cuda:1',
+        image_transport='compressed',
+        autostart='false',
+        use_sim_time='true',
+    )
+    parameters = given_parameters(seg)
+    assert parameters['encoder.name'] == 'open_clip'
+    assert parameters['encoder.device'] == 'cuda:1'
+    assert parameters['node.image_transport'] == 'compressed'
+    assert parameters['node.autostart'] is False
+    assert parameters['use_sim_time'] is True
+    assert list(parameters['classes']) == ['cat', 'traffic light']
+
+
+def test_an_argument_that_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"autostart is 'maybe', expected true or false"):
+        make(autostart='maybe')
+
+
+AS_ROS2_LAUNCH_DOES = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+service = LaunchService(noninteractive=True)
+source = PythonLaunchDescriptionSource(sys.argv[1])
+arguments = {'namespace': 'robot', 'autostart': 'false'}
+include = IncludeLaunchDescription(source, launch_arguments=arguments.items())
+service.include_launch_description(LaunchDescription([include]))
+sys.exit(service.run())
+"""
+
+
+def test_launched_the_node_comes_up_under_its_namespace(peer: Any, tmp_path: Path) -> None:
+    """The node loads no model here."""
+    command = [sys.executable, '-c', AS_ROS2_LAUNCH_DOES, str(shipped_path('launch/seg.launch.py'))]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        peer.spin_until(lambda: ('seg', '/robot') in peer.node.get_node_names_and_namespaces(), 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
