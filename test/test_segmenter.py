@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmseg_ros.config import (
     BACKGROUND_WORDS,
@@ -255,3 +256,48 @@ def test_hysteresis_holds_a_class_from_frame_to_frame(segmenter):
     assert held.candidates == both.candidates
     assert other.segment(rgb, previous=held).candidates == both.candidates
     assert other.segment(rgb).candidates == alone.candidates
+
+
+class RefuseWaiting(TorchDispatchMode):
+    """Refuse what makes the host wait for a GPU: reading values, sizes that depend on values."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        waits = ('_local_scalar_dense', 'nonzero', 'masked_select', 'unique', 'equal')
+        name = function.overloadpacket.__name__
+        assert not any(name.startswith(wait) for wait in waits), f'{name} waits for the GPU'
+        if name.startswith('index'):
+            assert all(index is None or index.dtype != torch.bool for index in args[1]), name
+        return function(*args, **(kwargs or {}))
+
+
+def test_refuse_waiting_finds_what_waits():
+    for waiting in (torch.Tensor.item, torch.nonzero, lambda x: x[x > 0]):
+        with pytest.raises(AssertionError), RefuseWaiting():
+            waiting(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ('gate', 'fusion', 'background', 'refiner'),
+    [
+        ('share', 'max', 'threshold', 'pamr'),
+        ('simseg', 'paper', 'minmax', 'none'),
+        ('share', 'reference', 'names', 'pamr'),
+        ('none', 'chils', 'probability', 'none'),
+        ('none', 'mean', 'none', 'none'),
+    ],
+)
+def test_a_frame_waits_for_a_gpu_at_its_end_only(segmenter, gate, fusion, background, refiner):
+    """From the features to the labels on the GPU; labels and scores are then read at once."""
+    config = SegmenterConfig(
+        gate=GateConfig(gate, hysteresis=0.1),
+        fusion=FusionConfig(fusion),
+        background=BackgroundConfig(background),
+        refine=RefineConfig(refiner, short_side=40),
+    )
+    other = Segmenter(config, CLASSES, encoder=segmenter.encoder)
+    rgb = np.ascontiguousarray(data.chelsea()[:64, :96])
+    previous = other.segment(rgb)
+    features = other.encoder.encode_image(rgb)
+    with RefuseWaiting():
+        result = other.segment_features(features, rgb, previous=previous)
+    np.testing.assert_array_equal(result.labels.shape, rgb.shape[:2])
