@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -16,8 +17,6 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.event_handlers import OnStateTransition
-
-from launch import LaunchContext, LaunchDescription
 
 SHARE = get_package_share_directory('llmseg_ros')
 SEG_LAUNCH = os.path.join(SHARE, 'launch', 'seg.launch.py')

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-
-from launch import LaunchContext, LaunchDescription
 
 SHARE = get_package_share_directory('llmseg_ros')
 FASTDDS_PROFILE = os.path.join(SHARE, 'config', 'fastdds.xml')

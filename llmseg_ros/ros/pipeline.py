@@ -151,7 +151,13 @@ class FramePipeline:
         now = time.monotonic()
         if now - self._logged.get(kind, float('-inf')) >= LOG_EVERY_S:
             self._logged[kind] = now
-            getattr(self._node.get_logger(), severity)(message)
+            logger = self._node.get_logger()
+            if severity == 'error':  # rclpy refuses one line of code that logs at two severities
+                logger.error(message)
+            elif severity == 'warning':
+                logger.warning(message)
+            else:
+                logger.info(message)
 
 
 def seconds(message: Image | CompressedImage) -> float:

@@ -16,10 +16,10 @@ pytest.importorskip('launch', reason='launch is not on PyPI; it comes with ROS 2
 pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI; it comes with ROS 2')
 pytest.importorskip('llmseg_ros.msg')
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch_ros.utilities import evaluate_parameters
 
-from launch import LaunchContext, LaunchDescription
 from llmseg_ros.files import shipped_path
 
 FILES = ('seg.launch.py', 'replay.launch.py', 'two_cameras.launch.py')
