@@ -1,0 +1,148 @@
+"""The node in a process of its own, a camera beside it, and what both see."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from llmseg_ros.srv import SetClasses
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from skimage import data
+from std_msgs.msg import Header
+
+from llmseg_ros.ros.conversions import array_to_image
+from llmseg_ros.ros.isolation import isolated_graph
+
+LOAD_S = 300.0
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+
+
+@dataclass
+class Rig:
+    """A graph with the node under test.
+
+    Attributes:
+        node: of this process.
+        seg: process of the node under test.
+        values: the newest diagnostics of the node.
+        arrivals: seconds by the monotonic clock, and age in seconds, of every label image.
+    """
+
+    node: Node
+    seg: subprocess.Popen[bytes]
+    values: dict[str, str] = field(default_factory=dict)
+    arrivals: list[tuple[float, float]] = field(default_factory=list)
+
+    def count(self, name: str) -> int:
+        """Return one of the node's counts of frames, not older than a second."""
+        time.sleep(2.1)
+        return int(self.values[f'frames {name}'])
+
+    def memory_mib(self) -> float:
+        """Return the node's resident memory."""
+        for line in Path(f'/proc/{self.seg.pid}/status').read_text().splitlines():
+            if line.startswith('VmRSS:'):
+                return int(line.split()[1]) / 1024
+        raise OSError('the node is gone')
+
+    def listen(self) -> None:
+        """Subscribe to the label images."""
+        self.node.create_subscription(Image, '/seg/labels', self._on_labels, 10)
+
+    def set_classes(self, names: Sequence[str]) -> None:
+        """Put a class list in force."""
+        client = self.node.create_client(SetClasses, '/seg/set_classes')
+        client.wait_for_service()
+        answer = client.call_async(SetClasses.Request(names=list(names)))
+        wait_until(answer.done)
+
+    def film(self, width: int, height: int, rate_hz: float, seconds: float, reliable: bool) -> int:
+        """Publish a photograph as a camera does; return how often."""
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        publisher = self.node.create_publisher(
+            Image, '/image', QoSProfile(depth=5, reliability=reliability)
+        )
+        pixels = cv2.resize(np.ascontiguousarray(data.chelsea()), (width, height))
+        message = array_to_image(pixels, 'rgb8', Header(frame_id='camera'))
+        wait_until(lambda: publisher.get_subscription_count() > 0)
+        time.sleep(1)
+        begin = time.monotonic()
+        frames = round(rate_hz * seconds)
+        for index in range(frames):
+            time.sleep(max(0.0, begin + index / rate_hz - time.monotonic()))
+            message.header.stamp = self.node.get_clock().now().to_msg()
+            publisher.publish(message)
+        time.sleep(1)
+        self.node.destroy_publisher(publisher)
+        return frames
+
+    def _on_labels(self, message: Image) -> None:
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
+        self.arrivals.append((time.monotonic(), time.time() - stamp))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == '/seg':
+                self.values = {pair.key: pair.value for pair in status.values}
+
+
+def wait_until(condition, timeout_s: float = LOAD_S) -> None:  # type: ignore[no-untyped-def]
+    """Sleep until a condition holds.
+
+    Raises:
+        TimeoutError: it doesn't within the time.
+    """
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f'not within {timeout_s} s')
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def rig(*ros_arguments: str, profile: bool = True) -> Iterator[Rig]:
+    """Start the node under test, with the shipped Fast DDS profile or without."""
+    with isolated_graph() as environment:
+        os.environ.update(environment)
+        if not profile:
+            for name in PROFILE_VARIABLES:
+                os.environ.pop(name)
+        command = [sys.executable, '-m', 'llmseg_ros.ros.node', '--ros-args', *ros_arguments]
+        seg = subprocess.Popen(command, cwd=tempfile.gettempdir(), stderr=subprocess.DEVNULL)
+        rclpy.init()
+        node = Node('bench')
+        made = Rig(node, seg)
+        node.create_subscription(DiagnosticArray, '/diagnostics', made._on_diagnostics, 10)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        spinning = threading.Thread(target=_spin, args=(executor,), daemon=True)
+        spinning.start()
+        try:
+            wait_until(lambda: made.values.get('state') == 'active')
+            yield made
+        finally:
+            seg.send_signal(signal.SIGINT)
+            seg.wait(10)
+            rclpy.try_shutdown()
+            spinning.join(5)
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        executor.spin()
