@@ -190,6 +190,7 @@ class Environment:
     def steps(self) -> list[Step]:
         """Return the steps in their order."""
         about = {
+            'build': 'what compiles',
             f'ros-{self.distro}': f'ROS 2 {self.distro}',
             'core': 'the library, 6 GB',
             'crf': 'compiled, a minute',
@@ -275,6 +276,8 @@ class Environment:
         """Install a requirements file, with the pins of all of them in force."""
         pip = [str(self.python), '-m', 'pip', 'install']
         options = ['--disable-pip-version-check', '--no-input', '--progress-bar', 'off']
+        if name == 'crf':
+            options.append('--no-build-isolation')  # with build.txt's Cython, not its own
         files = ['-r', f'{REQUIREMENTS / name}.txt']
         for other in requirements:
             files += ['-c', f'{REQUIREMENTS / other}.txt']
