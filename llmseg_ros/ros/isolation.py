@@ -10,7 +10,8 @@ from contextlib import ExitStack, closing, contextmanager
 from llmseg_ros.files import shipped_path
 
 DOMAINS = range(1, 102)  # their ports are below Linux's ephemeral ones
-FIRST_PORT, PORTS_PER_DOMAIN, FIRST_PARTICIPANT = 7400, 250, 10  # RTPS 2.2, 9.6.1
+FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250  # RTPS 2.2, 9.6.1
+PARTICIPANTS = range(10, PORTS_PER_DOMAIN, 2)  # ports of a domain's first, second, ... participant
 
 
 @contextmanager
@@ -34,12 +35,16 @@ def isolated_graph() -> Iterator[dict[str, str]]:
 
 
 def _hold_domain(held: ExitStack) -> int:
-    """Return a domain without participants; its TCP port, unused by DDS, is the lock."""
+    """Return a domain without participants; its TCP port, unused by DDS, is the lock.
+
+    The first participant may have gone before the others: a domain is free when none is left.
+    """
     for domain in random.sample(DOMAINS, len(DOMAINS)):
         port = FIRST_PORT + PORTS_PER_DOMAIN * domain
         try:
-            with closing(socket.socket(type=socket.SOCK_DGRAM)) as participant:
-                participant.bind(('', port + FIRST_PARTICIPANT))
+            for offset in PARTICIPANTS:
+                with closing(socket.socket(type=socket.SOCK_DGRAM)) as participant:
+                    participant.bind(('', port + offset))
             lock = held.enter_context(closing(socket.socket()))
             lock.bind(('127.0.0.1', port))
         except OSError:

@@ -167,12 +167,13 @@ def test_graphs_are_isolated_from_each_other() -> None:
         assert Path(one['FASTRTPS_DEFAULT_PROFILES_FILE']).is_file()
 
 
-def test_a_domain_in_use_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize('offset', [10, 14], ids=['first participant', 'third, the first is gone'])
+def test_a_domain_in_use_is_not_taken(monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
     with isolated_graph() as free:
         domain = int(free['ROS_DOMAIN_ID'])
     monkeypatch.setattr('llmseg_ros.ros.isolation.DOMAINS', range(domain, domain + 1))
     with socket.socket(type=socket.SOCK_DGRAM) as participant:
-        participant.bind(('', 7400 + 250 * domain + 10))
+        participant.bind(('', 7400 + 250 * domain + offset))
         with pytest.raises(OSError, match='in use'), isolated_graph():
             pass
     with isolated_graph() as free:
