@@ -85,10 +85,13 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
     encoding = ENCODINGS[message.encoding]
     if encoding.name == 'rgb8':
         return pixels
-    try:
-        return color_converter()(pixels, encoding.name, 'rgb8')
-    except Exception as error:  # cv_bridge and OpenCV raise types of their own
-        raise BadImage(f'encoding {message.encoding!a} could not be converted: {error}') from error
+    reason: Exception | str = 'neither cv_bridge nor rosbags-image is here'
+    for convert in color_converters():
+        try:
+            return convert(pixels, encoding.name, 'rgb8')
+        except Exception as error:  # each raises types of its own for what it can't convert
+            reason = error
+    raise BadImage(f'encoding {message.encoding!a} could not be converted: {reason}')
 
 
 def pixel_view(message: Image) -> NDArray[np.uint8]:
@@ -177,23 +180,40 @@ def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 @functools.cache
-def color_converter() -> Converter:
-    """Return cv_bridge's colour conversion where it works, else that of rosbags-image.
+def color_converters() -> tuple[Converter, ...]:
+    """Return the colour conversions that work here: cv_bridge's first, then rosbags-image's.
 
-    cv_bridge's compiled part, built against another NumPy, may take its process down: it is
-    tried in a process of its own.
+    Neither knows all encodings in all its versions.
     """
-    if importlib.util.find_spec('cv_bridge') is not None:
-        trial = (
-            'import numpy; from cv_bridge.boost.cv_bridge_boost import cvtColor2;'
-            "cvtColor2(numpy.zeros((2, 2, 3), numpy.uint8), 'bgr8', 'rgb8')"
-        )
-        if subprocess.run([sys.executable, '-c', trial], capture_output=True).returncode == 0:
-            from cv_bridge.boost.cv_bridge_boost import cvtColor2
+    found = (cv_bridge_converter(), rosbags_converter())
+    return tuple(converter for converter in found if converter is not None)
 
-            return cvtColor2  # type: ignore[no-any-return]
-    from rosbags.image.image import convert_color
 
+def cv_bridge_converter() -> Converter | None:
+    """Return cv_bridge's colour conversion, None where it isn't here or doesn't work.
+
+    Its compiled part, built against another NumPy, may take its process down: it is tried in a
+    process of its own.
+    """
+    if importlib.util.find_spec('cv_bridge') is None:
+        return None
+    trial = (
+        'import numpy; from cv_bridge.boost.cv_bridge_boost import cvtColor2;'
+        "cvtColor2(numpy.zeros((2, 2, 3), numpy.uint8), 'bgr8', 'rgb8')"
+    )
+    if subprocess.run([sys.executable, '-c', trial], capture_output=True).returncode != 0:
+        return None
+    from cv_bridge.boost.cv_bridge_boost import cvtColor2
+
+    return cvtColor2  # type: ignore[no-any-return]
+
+
+def rosbags_converter() -> Converter | None:
+    """Return the colour conversion of rosbags-image, None where it isn't here."""
+    try:
+        from rosbags.image.image import convert_color
+    except ImportError:
+        return None
     return convert_color  # type: ignore[return-value]
 
 

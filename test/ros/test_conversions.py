@@ -12,6 +12,7 @@ import cv2
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from llmseg_ros.ros import conversions
 from llmseg_ros.ros.conversions import (
     BadImage,
     array_to_image,
@@ -26,6 +27,16 @@ from llmseg_ros.segmentation import ClassResult, Segmentation
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 FOUR_COLOURS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+
+
+@pytest.fixture(params=['cv_bridge', 'rosbags'], autouse=True)
+def only_converter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run every test with either colour conversion."""
+    converter = getattr(conversions, f'{request.param}_converter')()
+    if converter is None:
+        pytest.skip(f'{request.param} is not here, or does not work')
+    monkeypatch.setattr(conversions, 'color_converters', lambda: (converter,))
+    return request.param
 
 
 def make_image(
