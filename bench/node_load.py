@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument('ros_arguments', nargs='*')
     arguments = parser.parse_args()
     lines = shipped_path('config/classes/coco_object.txt').read_text().splitlines()
-    names = [line.split(',')[0] for line in lines if line and line[0] != '#'][1:]  # background
+    names = [line for line in lines if line and not line.startswith('#')]
     print('| size | classes | in, Hz | out, Hz | dropped | age p50, ms | age p95, ms |')
     print('|---|---|---|---|---|---|---|')
     with rig(*arguments.ros_arguments) as made:
