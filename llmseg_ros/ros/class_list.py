@@ -22,6 +22,8 @@ from llmseg_ros.ros.conversions import label_map_to_label_info, vocabulary_to_la
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.srv import GetClasses, SetClasses
 
+MAX_WAITING = 100  # service requests
+LOG_EVERY_S = 1.0
 MAX_MESSAGE = 4000  # characters: a list of a million bad names has a million reasons
 
 
@@ -52,6 +54,7 @@ class ClassListInterface:
         self._updates = updates
         self._announcing = threading.Lock()
         self._newest: object = None
+        self._waiting = 0  # service requests not yet answered
         self._seen: deque[int] = deque(maxlen=32)
         self._subscriptions: list[Any] = []
         self._publishers: dict[str, Any] = {}
@@ -104,7 +107,12 @@ class ClassListInterface:
         self, request: SetClasses.Request, response: SetClasses.Response
     ) -> SetClasses.Response:
         """Answer once the list is in force; meanwhile the executor goes on with other things."""
+        if self._waiting >= MAX_WAITING:
+            response.message = f'{MAX_WAITING} class lists are waiting already, try again later'
+            response.label_map = self.label_map
+            return response
         self._newest = None
+        self._waiting += 1
         try:
             update = await self._awaitable(self._updates.submit(self._apply, request.names))
         except Exception as error:  # whatever the encoder raises is told to whoever asked
@@ -113,6 +121,8 @@ class ClassListInterface:
             in_force = {name_key(entry.name) for entry in update.classes}
             response.success = all(name_key(name) in in_force for name in request.names)
             response.message = '; '.join(update.messages)[:MAX_MESSAGE]
+        finally:
+            self._waiting -= 1
         response.label_map = self.label_map
         return response
 
@@ -128,6 +138,8 @@ class ClassListInterface:
         future = Future(executor=executor)
 
         def finish(done: PoolFuture[ClassUpdate]) -> None:
+            if done.cancelled():  # the process is ending
+                return
             error = done.exception()
             future.set_result(done.result()) if error is None else future.set_exception(error)
             executor.wake()
@@ -144,8 +156,9 @@ class ClassListInterface:
         except Exception as error:
             logger.error(f'the class list was not taken: {error}')
             return
-        for message in update.messages[:10]:
-            logger.warning(message)
+        if update.messages:
+            sentences = '; '.join(update.messages)[:MAX_MESSAGE]
+            logger.warning(sentences, throttle_duration_sec=LOG_EVERY_S)
 
     def _apply(self, names: Sequence[str]) -> ClassUpdate:
         segmenter = self._segmenter

@@ -29,14 +29,17 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 FOUR_COLOURS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
 
 
-@pytest.fixture(params=['cv_bridge', 'rosbags'], autouse=True)
-def only_converter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run every test with either colour conversion."""
-    converter = getattr(conversions, f'{request.param}_converter')()
-    if converter is None:
-        pytest.skip(f'{request.param} is not here, or does not work')
-    monkeypatch.setattr(conversions, 'color_converters', lambda: (converter,))
-    return request.param
+@pytest.fixture(params=['cv_bridge', 'rosbags'])
+def with_converter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert colours by cv_bridge, as where it is installed, and by rosbags-image alone."""
+    if request.param == 'rosbags':
+        converters = (conversions.rosbags_converter(),)
+        monkeypatch.setattr(conversions, 'color_converters', lambda: converters)
+    elif conversions.cv_bridge_converter() is None:
+        pytest.skip('cv_bridge is not here, or does not work with this NumPy')
+
+
+by_either_converter = pytest.mark.usefixtures('with_converter')
 
 
 def make_image(
@@ -53,6 +56,7 @@ def rows_of(pixels: np.ndarray) -> list[bytes]:
     return [row.tobytes() for row in pixels]
 
 
+@by_either_converter
 @pytest.mark.parametrize('padding', [0, 1, 5])
 @pytest.mark.parametrize(
     ('encoding', 'channels'),
@@ -72,12 +76,14 @@ def test_colours_keep_their_places(encoding: str, channels: list[int], padding: 
     np.testing.assert_array_equal(rgb, FOUR_COLOURS)
 
 
+@by_either_converter
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
 def test_grey_becomes_three_equal_channels(encoding: str) -> None:
     rgb = image_to_rgb(make_image(encoding, [b'\x00\x7f\xff'], 3, 1, padding=2))
     np.testing.assert_array_equal(rgb, [[[0] * 3, [127] * 3, [255] * 3]])
 
 
+@by_either_converter
 @pytest.mark.parametrize('big', [False, True])
 def test_mono16_is_scaled_in_either_byte_order(big: bool) -> None:
     values = np.array([0, 0x7FAB, 0xFFFF], '>u2' if big else '<u2')
@@ -85,6 +91,7 @@ def test_mono16_is_scaled_in_either_byte_order(big: bool) -> None:
     np.testing.assert_array_equal(rgb[0, :, 0], [0, 0x7F, 0xFF])
 
 
+@by_either_converter
 @pytest.mark.parametrize('encoding', ['uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2'])
 def test_yuv422_red(encoding: str) -> None:
     y, u, v = 82, 90, 240  # red in BT.601, studio range
@@ -93,6 +100,7 @@ def test_yuv422_red(encoding: str) -> None:
     np.testing.assert_allclose(rgb, np.broadcast_to(RED, (2, 2, 3)), atol=3)
 
 
+@by_either_converter
 @pytest.mark.parametrize(('encoding', 'chroma'), [('nv12', [90, 240]), ('nv21', [240, 90])])
 def test_nv_red(encoding: str, chroma: list[int]) -> None:
     rows = [bytes([82, 82])] * 2 + [bytes(chroma)]
@@ -100,6 +108,7 @@ def test_nv_red(encoding: str, chroma: list[int]) -> None:
     np.testing.assert_allclose(rgb, np.broadcast_to(RED, (2, 2, 3)), atol=3)
 
 
+@by_either_converter
 @pytest.mark.parametrize(
     ('encoding', 'red_at'),
     [
