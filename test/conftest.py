@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _installed = [entry for entry in sys.path if Path(entry or '.').resolve() != ROOT]
 if PathFinder.find_spec('llmseg_ros', _installed):
     sys.path[:] = _installed
+
+# A job in the background of a shell ignores Ctrl-C, and so would every process the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session', autouse=True)
