@@ -23,7 +23,7 @@ from llmseg_ros.presence import Candidates, presence_scores, select_candidates
 from llmseg_ros.refine import available_refiner, refine
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
-from llmseg_ros.subclasses.quality import filter_subclasses
+from llmseg_ros.subclasses.quality import filter_subclasses, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Segmenter:
         results = filter_subclasses(names)
         answers = [name for name, found in known.items() if found.source in ('llm', 'store')]
         if answers:
-            by_meaning = filter_subclasses(names, self.encoder.encode_text)
+            by_meaning = filter_subclasses(names, meaning_of(self.encoder))
             results.update({name: by_meaning[name] for name in answers})
         return {name: result.kept for name, result in results.items()}
 

@@ -185,7 +185,7 @@ def check_quality(
     found: dict[str, Subclasses], config: SegmenterConfig, wanted: bool
 ) -> dict[str, Filtered]:
     """Filter the subclasses by the configured encoder's text side, by spelling without it."""
-    from llmseg_ros.subclasses.quality import Filtered, filter_subclasses
+    from llmseg_ros.subclasses.quality import Filtered, filter_subclasses, meaning_of
 
     lists = {name: item.names for name, item in found.items()}
     if not wanted:
@@ -200,7 +200,7 @@ def check_quality(
     except EncoderUnavailable as error:
         note(f'{error}; subclasses are checked by their spelling alone')
         return filter_subclasses(lists)
-    return filter_subclasses(lists, encoder.encode_text)
+    return filter_subclasses(lists, meaning_of(encoder))
 
 
 def import_pack(resolver: Resolver, path: Path, n: int) -> None:

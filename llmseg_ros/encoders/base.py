@@ -58,3 +58,12 @@ class EvidenceEncoder(Encoder, Protocol):
     def encode_evidence(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names into (n, e) float32: the product with `evidence_e` is a name's presence."""
         ...
+
+
+@runtime_checkable
+class MeaningEncoder(Encoder, Protocol):
+    """An encoder that has names by their meaning too, apart from what it sees of them."""
+
+    def encode_meaning(self, names: Sequence[str]) -> torch.Tensor:
+        """Encode what names mean into (n, e) float32, rows of length 1."""
+        ...

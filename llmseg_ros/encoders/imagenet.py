@@ -85,6 +85,10 @@ class ImageNetEncoder:
             cosines_nk = self._sentences.encode(names) @ self._imagenet_names_ke.T
             return (cosines_nk / self._config.temperature).softmax(dim=-1)
 
+    def encode_meaning(self, names: Sequence[str]) -> torch.Tensor:
+        """Return sentence embeddings: a name unknown to ImageNet has a meaning all the same."""
+        return self._sentences.encode(names)
+
     def _features(self, rgb: NDArray[np.uint8], short_side: int) -> torch.Tensor:
         """Run the network on the image resized to a short side; (d, h, w)."""
         import cv2

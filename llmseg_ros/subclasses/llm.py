@@ -18,7 +18,7 @@ URL_VARIABLE = 'OPENAI_BASE_URL'
 DEFAULT_URL = 'https://api.openai.com/v1'
 MAX_AT_ONCE = 4
 MAX_RETRIES = 2
-MAX_TOKENS = 2048
+MAX_TOKENS = 1024  # ten names take 100; small models repeat themselves without end
 MIN_SECRET_LENGTH = 8  # a shorter key is none, and hiding it would tear up words
 SCHEMA = {
     'type': 'object',

@@ -16,7 +16,12 @@ from llmseg_ros.classes import name_key
 if TYPE_CHECKING:
     import torch
 
+    from llmseg_ros.encoders.base import Encoder
+
+# Found on 200 VOC images with the embedded encoder, docs/subclasses.md.
 FAR_SHARE = 0.3  # of the closeness the class's subclasses usually have; less is far
+TRUSTED_SHARE = 0.35  # of a list nearest to its own class; a list with less is held to the name
+NEAR_NAME = 0.3  # of the way from chance to sameness: what a name of a list not trusted must have
 # Words of all kinds: how close any two names are by chance differs from encoder to encoder.
 ANYTHING = (
     *('sky', 'water', 'grass', 'wall', 'road', 'rock', 'book', 'bird', 'car', 'cup'),
@@ -47,23 +52,23 @@ class Filtered:
 
 def filter_subclasses(
     classes: Mapping[str, Sequence[str]],
-    encode_text: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    encode: Callable[[Sequence[str]], torch.Tensor] | None = None,
 ) -> dict[str, Filtered]:
     """Drop subclasses that repeat, name or resemble another class, or are far from their own.
 
     Args:
         classes: subclasses by class name: the classes requested together.
-        encode_text: the encoder's, names to (n, d) rows of length 1; without it only the spelling
-            is looked at.
+        encode: names to (n, d) rows of length 1, see `meaning_of`; without it only the spelling is
+            looked at.
 
     Returns:
         What is kept and dropped, by class name.
     """
     reasons = {name: _spelling_reasons(name, classes) for name in classes}
-    if encode_text is None or not classes:
+    if encode is None or not classes:
         return {name: _result(classes[name], reasons[name]) for name in classes}
     spelt = {name: [name, *_without(classes[name], reasons[name])] for name in classes}
-    rows = encode_text([*(text for texts in spelt.values() for text in texts), *ANYTHING])
+    rows = encode([*(text for texts in spelt.values() for text in texts), *ANYTHING])
     *blocks, anything = rows.split([*map(len, spelt.values()), len(ANYTHING)])
     descriptors = dict(zip(classes, blocks, strict=True))
     chance = float((rows[: -len(ANYTHING)] @ anything.T).median())
@@ -119,6 +124,13 @@ def _singular(word: str) -> str:
     return word
 
 
+def meaning_of(encoder: Encoder) -> Callable[[Sequence[str]], torch.Tensor]:
+    """Return what to compare an encoder's names by."""
+    from llmseg_ros.encoders.base import MeaningEncoder
+
+    return encoder.encode_meaning if isinstance(encoder, MeaningEncoder) else encoder.encode_text
+
+
 def _meaning_reasons(
     class_name: str, descriptors: Mapping[str, torch.Tensor], chance: float
 ) -> list[str]:
@@ -129,40 +141,61 @@ def _meaning_reasons(
         descriptors: (1 + n, d) by class, of the name and its subclasses.
         chance: cosine of names that have nothing to do with each other.
     """
-    import torch
-
     own = descriptors[class_name]
-    reasons = [''] * (len(own) - 1)
-    others = [name for name in descriptors if name != class_name]
-    closeness = _closeness(own)
-    if others:
-        names_od = torch.stack([descriptors[name][0] for name in others])
-        nearest = (own[1:] @ names_od.T).max(dim=1)
-        for i, (other, at) in enumerate(zip(nearest.values, nearest.indices, strict=True)):
-            if other > closeness[i]:
-                reasons[i] = (
-                    f'is nearer to {others[at]!r} ({other:.2f}) than to {class_name!r} '
-                    f'({closeness[i]:.2f})'
-                )
+    if len(own) == 1:
+        return []
+    other, to_other = _nearest_other(class_name, descriptors)
+    trusted = float((own[1:] @ own[0] >= to_other).float().mean()) >= TRUSTED_SHARE
+    closeness = _closeness(own, trusted)
+    reasons = [
+        f'is nearer to {name!r} ({far:.2f}) than to {class_name!r} ({near:.2f})'
+        if far > near
+        else ''
+        for name, far, near in zip(other, to_other, closeness, strict=True)
+    ]
     left = [i for i, reason in enumerate(reasons) if not reason]
-    closeness = _closeness(own[[0, *(i + 1 for i in left)]])
-    usual = float(closeness.median()) if left else 0.0
-    for i, close in zip(left, closeness, strict=True):
-        if close < chance + FAR_SHARE * (usual - chance):
-            reasons[i] = f'is far from {class_name!r} ({close:.2f}, usual is {usual:.2f})'
+    if left:
+        closeness = _closeness(own[[0, *(i + 1 for i in left)]], trusted)
+        usual = float(closeness.median())
+        least = chance + FAR_SHARE * (usual - chance)
+        if not trusted:
+            least = max(least, chance + NEAR_NAME * (1 - chance))
+        for i, near in zip(left, closeness, strict=True):
+            if near < least:
+                reasons[i] = (
+                    f'is far from {class_name!r} ({near:.2f}, at least {least:.2f} is asked)'
+                )
     return reasons
 
 
-def _closeness(rows: torch.Tensor) -> torch.Tensor:
-    """Return how close each subclass is to its class: to the name, or to the centre of the rest.
+def _nearest_other(
+    class_name: str, descriptors: Mapping[str, torch.Tensor]
+) -> tuple[list[str], torch.Tensor]:
+    """Return per subclass which other class's name is nearest, and its (n,) cosines."""
+    import torch
+
+    rows = descriptors[class_name][1:]
+    others = [name for name in descriptors if name != class_name]
+    if not others:
+        return [class_name] * len(rows), torch.full((len(rows),), -1.0, device=rows.device)
+    nearest = (rows @ torch.stack([descriptors[name][0] for name in others]).T).max(dim=1)
+    return [others[i] for i in nearest.indices.tolist()], nearest.values
+
+
+def _closeness(rows: torch.Tensor, by_centre: bool) -> torch.Tensor:
+    """Return how close each subclass is to its class: to its name, or to the centre of the rest.
 
     Args:
         rows: (1 + n, d), of length 1, the class name first.
+        by_centre: let the centre count, where that is nearer.
 
     Returns:
         (n,) cosines.
     """
     import torch
 
+    to_name = rows[1:] @ rows[0]
+    if not by_centre:
+        return to_name
     rest = torch.nn.functional.normalize(rows.sum(dim=0) - rows[1:], dim=-1)
-    return torch.maximum(rows[1:] @ rows[0], (rows[1:] * rest).sum(dim=-1))
+    return torch.maximum(to_name, (rows[1:] * rest).sum(dim=-1))

@@ -1,6 +1,6 @@
 import pytest
 
-from llmseg_ros.subclasses.quality import ANYTHING, filter_subclasses
+from llmseg_ros.subclasses.quality import ANYTHING, filter_subclasses, meaning_of
 
 
 def reasons(filtered):
@@ -66,7 +66,39 @@ def test_far_from_the_others():
     classes = {'dog': ['poodle', 'beagle', 'boxer', 'bus']}
     filtered = filter_subclasses(classes, encoder(VECTORS))['dog']
     assert filtered.kept == ('poodle', 'beagle', 'boxer')
-    assert reasons(filtered)['bus'].startswith("is far from 'dog' (0.00, usual is 0.9")
+    assert reasons(filtered)['bus'] == "is far from 'dog' (0.00, at least 0.28 is asked)"
+
+
+def test_list_of_other_things_is_held_to_the_class_name():
+    """Its centre is where its own mistakes are: there a bus would speak for a tram."""
+    vectors = {
+        **VECTORS,
+        'bus': [0.3, 0.1, 0.9, 0.0],
+        'van': [0.1, 0.0, 1.0, 0.0],
+        'truck': [0.1, 0.2, 1.0, 0.0],
+        'tram': [0.2, 0.1, 1.0, 0.0],
+        'coach': [0.1, 0.1, 1.0, 0.0],
+        'bean': [0.2, 0.1, 0.0, 1.0],
+        'puppy': [0.9, 0.1, 0.2, 0.0],
+    }
+    classes = {'dog': ['van', 'truck', 'tram', 'coach', 'bean', 'puppy'], 'bus': []}
+    filtered = filter_subclasses(classes, encoder(vectors))['dog']
+    assert filtered.kept == ('puppy',)
+    assert reasons(filtered)['van'].startswith("is nearer to 'bus'")
+    assert reasons(filtered)['bean'] == "is far from 'dog' (0.20, at least 0.30 is asked)"
+
+
+def test_meaning_is_asked_of_an_encoder_that_knows_it():
+    class Plain:
+        name = 'plain'
+        device = None
+        encode_text = encode_image = staticmethod(len)
+
+    class Meaning(Plain):
+        encode_meaning = staticmethod(max)
+
+    assert meaning_of(Plain()) is len
+    assert meaning_of(Meaning()) is max
 
 
 def test_at_least_the_class_name_is_kept():
