@@ -45,5 +45,9 @@ def refine_crf(
         rgbim=np.ascontiguousarray(rgb),
         compat=config.bilateral_compat,
     )
-    marginals = np.asarray(crf.inference(config.iterations), dtype=np.float32)
-    return marginals.reshape(labels, height, width)
+    # Step by step: pydensecrf keeps the interpreter's lock through a call, and other threads, such
+    # as a node's executor, get their turn between two.
+    marginals, scratch, other_scratch = crf.startInference()
+    for _ in range(config.iterations):
+        crf.stepInference(marginals, scratch, other_scratch)
+    return np.asarray(marginals, dtype=np.float32).reshape(labels, height, width)
