@@ -98,21 +98,24 @@ def process(
     """Run a module of llmseg_ros.ros; it writes to logs/MODULE.log and ends with the block."""
     command = [sys.executable, '-m', f'llmseg_ros.ros.{module}', *arguments]
     with open(folder / 'logs' / f'{module}.log', 'wb') as log:
-        # Away from the source tree, whose llmseg_ros has no messages, and in a session of its
-        # own, so that Ctrl-C reaches it through us alone.
-        started = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=environment,
-            start_new_session=True,
-        )
+        started = None
         try:
+            with deferring_interrupts():  # one in the middle of the start would leave it behind
+                # Away from the source tree, whose llmseg_ros has no messages, and in a session of
+                # its own, so that Ctrl-C reaches it through us alone.
+                started = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=folder,
+                    env=environment,
+                    start_new_session=True,
+                )
             yield started
         finally:
-            stop(started)
+            if started is not None:
+                stop(started)
 
 
 def stop(started: subprocess.Popen[bytes], patience: float = STOP_SECONDS) -> None:
@@ -171,6 +174,24 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deferring_interrupts() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP have their effect at the end of the block.
+
+    By handlers, not by a mask: a process started in the block would inherit a mask and be deaf.
+    """
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager

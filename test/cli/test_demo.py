@@ -227,6 +227,28 @@ def test_an_interrupt_leaves_no_process(
     assert [pid for pid in children if Path(f'/proc/{pid}').exists()] == []
 
 
+@needs_ros
+def test_an_interrupt_in_the_middle_of_a_start_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class InterruptedPopen(subprocess.Popen[bytes]):
+        """Start for real, and have Ctrl-C come before the caller holds the process."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    (tmp_path / 'logs').mkdir()
+    monkeypatch.setattr(subprocess, 'Popen', InterruptedPopen)
+    with pytest.raises(KeyboardInterrupt), process('demo_recorder', ['x'], tmp_path, os.environ):
+        pytest.fail('the block must not be entered')
+    assert started[0].returncode is not None
+    assert not Path(f'/proc/{started[0].pid}').exists()
+
+
 def children_of(pid: int) -> list[int]:
     """Return the processes whose parent a process is."""
     deadline = time.monotonic() + 10
