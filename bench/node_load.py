@@ -26,6 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = shipped_path('config/classes/coco_object.txt').read_text().splitlines()
     names = [line for line in lines if line and not line.startswith('#')]
+    names.sort(key=lambda name: name != 'cat')  # the frame's: where nothing is found no CRF runs
     print('| size | classes | in, Hz | out, Hz | dropped | age p50, ms | age p95, ms |')
     print('|---|---|---|---|---|---|---|')
     with rig(*arguments.ros_arguments) as made:
