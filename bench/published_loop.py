@@ -210,10 +210,14 @@ def compare_loops(folder: Path, frames: Sequence[NDArray[np.uint8]]) -> list[dic
     published = GateConfig(name='simseg', evidence='superclass', top_k=TOP_K)
     five = GateConfig(name='share', evidence='superclass', share=0.0)
     half = replace(base.refine, short_side=INPUT // 2)
+    compiled = replace(base.simseg, compile=True)
     cases = {
         'published gate': replace(base, gate=published),
         '5 candidates': replace(base, gate=five),
         '5 candidates, CRF at half resolution': replace(base, gate=five, refine=half),
+        '5 candidates, CRF at half resolution, compiled': replace(
+            base, gate=five, refine=half, simseg=compiled
+        ),
         '5 candidates, ours on all 20': replace(base, gate=GateConfig(name='none')),
     }
     rows = []

@@ -98,7 +98,11 @@ class OpenClipConfig:
     window: int = setting(224, 'window side in pixels', low=16, high=2048)
     stride: int = setting(112, 'window stride in pixels', low=16, high=2048)
     batch: int = setting(16, 'windows encoded at once', low=1, high=1024)
-    compile: bool = setting(False, 'compile the image tower (torch.compile)', restart=True)
+    compile: bool = setting(
+        False,
+        'compile the image tower (torch.compile; the first frame takes half a minute)',
+        restart=True,
+    )
     channels_last: bool = setting(False, 'channels-last memory format', restart=True)
 
 
@@ -116,6 +120,11 @@ class SimSegConfig:
         restart=True,
     )
     input_size: int = setting(288, 'side of the square input in pixels', low=16, high=1024)
+    compile: bool = setting(
+        False,
+        'compile the image tower (torch.compile; the first frame takes half a minute)',
+        restart=True,
+    )
 
 
 @dataclass(frozen=True)

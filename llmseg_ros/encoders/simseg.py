@@ -84,6 +84,7 @@ class SimSegEncoder:
         self._positions_nd = interpolate_positions(
             vit.pos_embed[0].cpu(), self._grid, antialias=False
         ).to(device)
+        self._encode_patches = torch.compile(encode_patches) if config.compile else encode_patches
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
         """Encode an (H, W, 3) uint8 RGB image, squeezed into a square; pooled has length 1.
@@ -96,7 +97,9 @@ class SimSegEncoder:
 
         image_chw = image_tensor(rgb, self._size, 'bilinear', self._mean_c11, self._std_c11)
         with torch.no_grad(), autocast(self.device, self._precision):
-            patches_1nd = encode_patches(self._model, image_chw[None], self._positions_nd).float()
+            patches_1nd = self._encode_patches(
+                self._model, image_chw[None], self._positions_nd
+            ).float()
         pooled_d = normalize(loda_pool(patches_1nd, IMAGE_K), dim=-1)[0]
         return ImageFeatures(patches_1nd[0].unflatten(0, self._grid), pooled_d)
 

@@ -11,7 +11,7 @@ import torch
 
 from llmseg_ros.config import SimSegConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
-from llmseg_ros.encoders.simseg import MAX_TOKENS, SimSegEncoder
+from llmseg_ros.encoders.simseg import MAX_TOKENS, SimSegEncoder, encode_patches
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.vit import image_tensor
 
@@ -305,3 +305,11 @@ def test_weights_are_found_in_the_cache_folder(published, cache, photo):
     found = SimSegEncoder(SimSegConfig(templates='photo', input_size=3 * PATCH), CPU)
     expected = make_encoder(published).encode_image(photo)
     assert torch.equal(found.encode_image(photo).pooled_d, expected.pooled_d)
+
+
+def test_patches_compile(published):
+    model = make_encoder(published)._model
+    arguments = (model, torch.randn(1, 3, 2 * PATCH, 2 * PATCH), model.image.pos_embed[0])
+    compiled = torch.compile(encode_patches, backend='eager', fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*arguments), encode_patches(*arguments))
