@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from llmseg_ros.classes import name_key
 
+STREAM_GAP_NS = 2_000_000_000  # between frames that may still show the same scene
+
 
 @dataclass(frozen=True)
 class ClassResult:
@@ -65,3 +67,10 @@ class Segmentation:
             if name_key(result.name) == name_key(name):
                 return self.labels == result.id
         raise KeyError(f'{name!a} is not in the class list {[c.name for c in self.classes]}')
+
+
+def frame_before(last: tuple[int, Segmentation] | None, stamp: int) -> Segmentation | None:
+    """Return the last frame's result where it was a moment before the stamp, in nanoseconds."""
+    if last is None or not 0 <= stamp - last[0] <= STREAM_GAP_NS:
+        return None
+    return last[1]

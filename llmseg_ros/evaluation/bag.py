@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
@@ -22,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from llmseg_ros.demo.bags import FRAME_ID, IMAGE_TOPIC, IMAGE_TYPE, NANOSECONDS
 from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 NO_COLOURS = ('/compressedDepth', '/depth')  # how topics end whose images are no pictures
@@ -142,18 +142,14 @@ def message_to_rgb(message: Any) -> NDArray[np.uint8]:
     """Return the picture of an image message, raw or compressed, as (H, W, 3) uint8 RGB.
 
     Raises:
-        BagError: it does not decode.
+        BagError: the node would reject it.
     """
     try:
         if hasattr(message, 'format'):
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            bgr = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
-            if bgr is None:
-                raise BagError(f'a compressed image of {len(message.data)} bytes does not decode')
-            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        return np.array(image_to_cvimage(without_padding(message), 'rgb8'), np.uint8)
-    except (ImageError, ValueError, TypeError, cv2.error) as error:
-        raise BagError(f'an image does not decode: {error}') from error
+            return compressed_to_rgb(message)
+        return np.require(image_to_rgb(message), requirements=['C', 'W'])
+    except BadImage as error:
+        raise BagError(f'an image can not be used: {error}') from error
 
 
 def message_to_labels(message: Any) -> NDArray[np.uint16]:

@@ -12,9 +12,10 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from llmseg_ros.images import image_to_rgb
 from llmseg_ros.msg import ClassMaskArray
 from llmseg_ros.ros import qos
-from llmseg_ros.ros.conversions import array_to_image, image_to_rgb
+from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.results import ResultPublishers
 from llmseg_ros.segmentation import Segmentation
 

@@ -11,13 +11,13 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
-from llmseg_ros.ros.conversions import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.memory import free_memory
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.results import ResultPublishers
 from llmseg_ros.ros.worker import Worker
-from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.segmentation import Segmentation, frame_before
 from llmseg_ros.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOG_EVERY_S = 10.0  # of each kind
-STREAM_GAP_S = 2.0  # between frames that may still show the same scene
 CLOCK_JUMP_S = 1.0  # backwards, by which a stamp is no late frame but another run of a bag
 
 
@@ -53,7 +52,7 @@ class FramePipeline:
         self._statistics = frame_statistics
         self._logged: dict[str, float] = {}
         self._newest_stamp = 0.0
-        self._previous: tuple[float, Segmentation] | None = None
+        self._previous: tuple[int, Segmentation] | None = None
 
     @property
     def wanted(self) -> bool:
@@ -100,8 +99,9 @@ class FramePipeline:
         compressed = isinstance(message, CompressedImage)
         rgb = compressed_to_rgb(message) if compressed else image_to_rgb(message)
         converted = time.perf_counter()
-        segmentation = self._segment_in_memory(rgb, self._frame_before(message))
-        self._previous = seconds(message), segmentation
+        stamp = Time.from_msg(message.header.stamp).nanoseconds
+        segmentation = self._segment_in_memory(rgb, frame_before(self._previous, stamp))
+        self._previous = stamp, segmentation
         segmented = time.perf_counter()
         self._results.publish(rgb, segmentation, message.header, self.config.label_encoding)
         published = time.perf_counter()
@@ -111,18 +111,9 @@ class FramePipeline:
             'publish': 1000 * (published - segmented),
             'total': 1000 * (published - started),
         }
-        stamp = Time.from_msg(message.header.stamp)
-        if stamp.nanoseconds:
-            now = self._node.get_clock().now()
-            timings_ms['age'] = (now.nanoseconds - stamp.nanoseconds) / 1e6
+        if stamp:
+            timings_ms['age'] = (self._node.get_clock().now().nanoseconds - stamp) / 1e6
         self._statistics.add_result(timings_ms)
-
-    def _frame_before(self, message: Image | CompressedImage) -> Segmentation | None:
-        """Return the result of the frame before, where that was a moment ago."""
-        if self._previous is None:
-            return None
-        stamp, segmentation = self._previous
-        return segmentation if 0 <= seconds(message) - stamp <= STREAM_GAP_S else None
 
     def _segment_in_memory(
         self, rgb: NDArray[np.uint8], previous: Segmentation | None

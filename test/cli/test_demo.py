@@ -29,9 +29,10 @@ from llmseg_ros.demo.bags import (
     write_camera_bag,
 )
 from llmseg_ros.demo.report import answered_by_scene, describe, latency, shares_of, spread
-from llmseg_ros.demo.run import DemoError, check, prepare_folder, process, stop
+from llmseg_ros.demo.run import prepare_folder
 from llmseg_ros.demo.scenes import SCENES, camera_frames, window_start
 from llmseg_ros.ros.isolation import isolated_graph
+from llmseg_ros.ros.processes import ProcessError, check, process, stop
 
 needs_ros = pytest.mark.skipif(
     not importlib.util.find_spec('rclpy') or not importlib.util.find_spec('llmseg_ros.msg'),
@@ -140,7 +141,9 @@ def test_a_failed_process_is_told_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / 'logs').mkdir()
     (tmp_path / 'logs' / 'node.log').write_text('loading\nno such encoder\n')
     check(0, 'node', tmp_path)
-    with pytest.raises(DemoError, match=r'node ended with code 3, see .*node\.log: no such encod'):
+    with pytest.raises(
+        ProcessError, match=r'node ended with code 3, see .*node\.log: no such encod'
+    ):
         check(3, 'node', tmp_path)
 
 

@@ -23,9 +23,15 @@ def header(stamp: int, frame_id: str = 'camera') -> Any:
     return TYPES.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
 
 
-def image(pixels: NDArray[Any], encoding: str, stamp: int = SECOND, padding: int = 0) -> Any:
-    """Make an image message with unused bytes at the end of every row."""
-    height, width = pixels.shape[:2]
+def image(
+    pixels: NDArray[Any],
+    encoding: str,
+    stamp: int = SECOND,
+    padding: int = 0,
+    width: int | None = None,
+) -> Any:
+    """Make an image message with unused bytes at the end of every row, or of a wrong width."""
+    height, width = pixels.shape[0], width or pixels.shape[1]
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
     padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
     return TYPES.types[IMAGE](

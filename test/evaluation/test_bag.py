@@ -162,9 +162,10 @@ def test_message_to_labels(values: np.ndarray, encoding: str) -> None:
 @pytest.mark.parametrize(
     ('convert', 'message', 'expected'),
     [
-        (message_to_rgb, image(RGB, 'rgb16'), '3x2 rgb16 with step 9'),
-        (message_to_rgb, image(RGB, 'xyz'), 'Format .xyz. is not supported'),
-        (message_to_rgb, compressed(b'nothing'), 'of 7 bytes does not decode'),
+        (message_to_rgb, image(RGB, 'rgb16'), "encoding 'rgb16' is not supported"),
+        (message_to_rgb, image(RGB[:, :2], 'rgb8', width=3), 'step 6 is less than the 9 bytes'),
+        (message_to_rgb, compressed(b'nothing'), 'is no readable JPEG or PNG'),
+        (message_to_rgb, compressed(jpeg('RGB')[:-9]), 'JPEG data of .* bytes is cut off'),
         (message_to_labels, image(RGB, 'rgb8'), "mono8, mono16 or 16SC1, not 'rgb8'"),
         (message_to_labels, image(RGB[..., 0], 'mono16'), '3x2 mono16 with step 3'),
     ],

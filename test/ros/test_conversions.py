@@ -12,13 +12,11 @@ import cv2
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from llmseg_ros.ros import conversions
+from llmseg_ros import images
+from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.conversions import (
-    BadImage,
     array_to_image,
-    compressed_to_rgb,
     confidence_to_image,
-    image_to_rgb,
     label_encoding,
     labels_to_image,
     segmentation_to_masks,
@@ -33,9 +31,9 @@ FOUR_COLOURS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
 def with_converter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert colours by cv_bridge, as where it is installed, and by rosbags-image alone."""
     if request.param == 'rosbags':
-        converters = (conversions.rosbags_converter(),)
-        monkeypatch.setattr(conversions, 'color_converters', lambda: converters)
-    elif conversions.cv_bridge_converter() is None:
+        converters = (images.rosbags_converter(),)
+        monkeypatch.setattr(images, 'color_converters', lambda: converters)
+    elif images.cv_bridge_converter() is None:
         pytest.skip('cv_bridge is not here, or does not work with this NumPy')
 
 

@@ -18,7 +18,8 @@ from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
 
-from llmseg_ros.ros.conversions import array_to_image, image_to_rgb
+from llmseg_ros.images import image_to_rgb
+from llmseg_ros.ros.conversions import array_to_image
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAT = data.chelsea()  # 451 x 300, the cat in the middle
