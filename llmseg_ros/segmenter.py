@@ -15,13 +15,20 @@ from numpy.typing import NDArray
 
 from llmseg_ros.background import BY_PROBABILITY, BY_WORDS, label_logits, other_words
 from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
-from llmseg_ros.config import BackgroundConfig, SegmenterConfig, load_config
+from llmseg_ros.config import (
+    BackgroundConfig,
+    FusionConfig,
+    GateConfig,
+    SegmenterConfig,
+    load_config,
+)
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.encoders.base import EvidenceEncoder
 from llmseg_ros.fusion import class_maps, class_probabilities
 from llmseg_ros.presence import Candidates, presence_scores, select_candidates
 from llmseg_ros.refine import available_refiner, refine
 from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.stages import Shared, StageClock
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.quality import filter_subclasses, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -47,7 +54,7 @@ class VocabularyClass:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """A class list with its descriptors.
 
@@ -195,6 +202,7 @@ class Segmenter:
         started: float | None = None,
         config: SegmenterConfig | None = None,
         previous: Segmentation | None = None,
+        shared: Shared | None = None,
     ) -> Segmentation:
         """Segment an image that is already encoded, for several settings over one encoding.
 
@@ -204,6 +212,8 @@ class Segmenter:
             started: when its encoding began, by time.perf_counter.
             config: of the stages from the gate on, else the segmenter's own.
             previous: of the frame before in a stream, for the gate's hysteresis.
+            shared: of these features and this frame before, one for all settings: what they have
+                in common is computed once, the times are what each would take alone.
 
         Raises:
             ValueError: `config` needs background words, the segmenter's own doesn't.
@@ -212,31 +222,30 @@ class Segmenter:
 
         config = self.config if config is None else config
         vocabulary = self.vocabulary  # read once: another thread may put a new one in its place
-        clock = StageClock(started)
+        shared = Shared() if shared is None else shared
+        clock = StageClock(shared, started)
         clock.lap('encode')
         with torch.inference_mode():
             if not vocabulary.classes:
                 return background_only(rgb, vocabulary.version, clock.timings_ms)
-            pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
-            patches_hwd = features.patches_hwd
-            if not features.keep_length:
-                patches_hwd = torch.nn.functional.normalize(patches_hwd, dim=-1)
-            image_e = pooled_d if features.evidence_e is None else features.evidence_e
-            scores_c = presence_scores(
-                image_e, vocabulary.evidence_cne, vocabulary.members_cn, config.gate
+            gate = vocabulary, config.gate
+            scores_c, candidates = shared.once(
+                ('gate', *gate), lambda: find_candidates(features, *gate, previous)
             )
-            held_c = held_classes(vocabulary, previous, scores_c.device)
-            candidates = select_candidates(scores_c, config.gate, held_c)
             clock.lap('gate')
-            fuse = class_probabilities if config.background.name in BY_PROBABILITY else class_maps
-            names = describe_candidates(vocabulary, candidates, config.background)
-            maps_hwk = fuse(patches_hwd, pooled_d, *names, config.fusion)
-            logits_khw = label_logits(
-                maps_hwk.permute(2, 0, 1), candidates.valid_k, config.background
+            stages = config.fusion, config.background
+            logits_khw = shared.once(
+                ('fuse', *gate, *stages),
+                lambda: fuse_candidates(features, vocabulary, candidates, *stages),
             )
             clock.lap('fuse')
-            scores_k = scores_c[candidates.index_k]
-            best_hw, confidence_hw = refine(logits_khw, scores_k, rgb, config.refine)
+            logits_khw = shared.first_equal(logits_khw)  # fusions differ only with subclasses
+            best_hw, confidence_hw = shared.once(
+                ('refine', *gate, config.refine, logits_khw),
+                lambda: refine(
+                    logits_khw, scores_c[candidates.index_k], rgb, config.refine, shared
+                ),
+            )
             ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
             labels_hw = ids_k[best_hw]
         clock.lap('refine')
@@ -319,6 +328,47 @@ def used_words(config: SegmenterConfig) -> tuple[str, ...]:
     return config.background.words if config.background.name in BY_WORDS else ()
 
 
+def find_candidates(
+    features: ImageFeatures,
+    vocabulary: Vocabulary,
+    gate: GateConfig,
+    previous: Segmentation | None,
+) -> tuple[torch.Tensor, Candidates]:
+    """Return (c,) scores of the classes in the image as a whole, and those that pass the gate."""
+    import torch
+
+    image_e = features.evidence_e
+    if image_e is None:
+        image_e = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+    scores_c = presence_scores(image_e, vocabulary.evidence_cne, vocabulary.members_cn, gate)
+    held_c = held_classes(vocabulary, previous, scores_c.device)
+    return scores_c, select_candidates(scores_c, gate, held_c)
+
+
+def fuse_candidates(
+    features: ImageFeatures,
+    vocabulary: Vocabulary,
+    candidates: Candidates,
+    fusion: FusionConfig,
+    background: BackgroundConfig,
+) -> torch.Tensor:
+    """Return the (k + 1, h, w) label logits of background and the candidates.
+
+    Raises:
+        ValueError: background words are in use and the vocabulary was made without.
+    """
+    import torch
+
+    pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+    patches_hwd = features.patches_hwd
+    if not features.keep_length:
+        patches_hwd = torch.nn.functional.normalize(patches_hwd, dim=-1)
+    fuse = class_probabilities if background.name in BY_PROBABILITY else class_maps
+    names = describe_candidates(vocabulary, candidates, background)
+    maps_hwk = fuse(patches_hwd, pooled_d, *names, fusion)
+    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+
+
 def held_classes(
     vocabulary: Vocabulary, previous: Segmentation | None, device: torch.device
 ) -> torch.Tensor | None:
@@ -357,20 +407,6 @@ def describe_candidates(
     words_bn = torch.zeros_like(words_bnd[..., 0], dtype=torch.bool)
     words_bn[:, 0] = True
     return torch.cat([descriptors_knd, words_bnd]), torch.cat([members_kn, words_bn])
-
-
-class StageClock:
-    """Wall time by stage, in milliseconds."""
-
-    def __init__(self, started: float | None = None) -> None:
-        self.timings_ms: dict[str, float] = {}
-        self._last = time.perf_counter() if started is None else started
-
-    def lap(self, stage: str) -> None:
-        """End a stage that began at the last lap."""
-        now = time.perf_counter()
-        self.timings_ms[stage] = 1000 * (now - self._last)
-        self._last = now
 
 
 def check_image(rgb: NDArray[np.uint8]) -> None:

@@ -1,6 +1,7 @@
 """The whole method on real photographs with real weights."""
 
 import dataclasses
+import itertools
 import threading
 
 import cv2
@@ -17,10 +18,13 @@ from llmseg_ros.config import (
     GateConfig,
     RefineConfig,
     SegmenterConfig,
+    SubclassesConfig,
     load_config,
 )
 from llmseg_ros.files import shipped_path
+from llmseg_ros.refine import available_refiner
 from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.stages import Shared
 
 CLASSES = ['cat', 'cup', 'rocket', 'sofa']
 
@@ -223,6 +227,32 @@ def test_every_fusion_goes_with_every_background(segmenter, fusion, background):
     result = with_words.segment(rgb)
     assert result.mask('cat').mean() > 0.1
     assert (result.labels == 0).any() == (background != 'none')
+
+
+@pytest.mark.parametrize('classes', [CLASSES, ['zebra crossing', 'quark', 'blorp']])
+def test_settings_that_share_stages_get_what_each_gets_alone(segmenter, classes):
+    """Labels and confidence bit for bit; of classes without subclasses, all fusions are one."""
+    rgb = np.ascontiguousarray(data.chelsea()[:120, 150:300])
+    own = SubclassesConfig(store='off', llm='off')
+    several = Segmenter(SegmenterConfig(subclasses=own), classes, encoder=segmenter.encoder)
+    features = several.encoder.encode_image(rgb)
+    shared = Shared()
+    for background, gate in [('threshold', 'share'), ('minmax', 'none')]:
+        for fusion, refiner in itertools.product(
+            ['paper', 'reference', 'mean', 'max', 'chils'], ['crf', 'crf_binary', 'pamr', 'none']
+        ):
+            config = SegmenterConfig(
+                fusion=FusionConfig(fusion),
+                gate=GateConfig(gate),
+                background=BackgroundConfig(background),
+                refine=available_refiner(RefineConfig(refiner, short_side=80)),
+            )
+            alone = several.segment_features(features, rgb, config=config)
+            result = several.segment_features(features, rgb, config=config, shared=shared)
+            np.testing.assert_array_equal(result.labels, alone.labels)
+            np.testing.assert_array_equal(result.confidence, alone.confidence)
+            assert result.classes == alone.classes
+            assert result.candidates == alone.candidates
 
 
 def test_words_for_background_are_described_when_they_are_switched_on(segmenter):

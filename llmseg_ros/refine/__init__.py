@@ -15,6 +15,7 @@ from llmseg_ros.maps import resize_maps
 from llmseg_ros.refine.crf import crf_available, refine_crf
 from llmseg_ros.refine.crf_binary import label_by_binary_crf
 from llmseg_ros.refine.pamr import refine_pamr
+from llmseg_ros.stages import Shared
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,7 @@ def refine(
     scores_k: torch.Tensor,
     rgb: NDArray[np.uint8],
     config: RefineConfig,
+    shared: Shared | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Sharpen label logits along the image's edges.
 
@@ -33,6 +35,7 @@ def refine(
         scores_k: (k,) of the image as a whole; they decide between the masks of `crf_binary`.
         rgb: (H, W, 3) uint8.
         config: the refiner and its working size.
+        shared: of the image.
 
     Returns:
         (H, W) index of the best label, and its (H, W) probability.
@@ -40,7 +43,8 @@ def refine(
     import torch
 
     if config.name == 'crf_binary':
-        return label_by_binary_crf(logits_khw.cpu().numpy(), scores_k.cpu().numpy(), rgb, config)
+        scores = scores_k.cpu().numpy()
+        return label_by_binary_crf(logits_khw.cpu().numpy(), scores, rgb, config, shared)
     shape = rgb.shape[:2]
     labels_j = strongest_labels(logits_khw, config.max_labels)
     if config.name == 'crf':  # its time goes with the number of labels
@@ -52,9 +56,10 @@ def refine(
     probabilities_jhw = resize_maps(logits_khw[labels_j], small.shape[:2]).softmax(dim=0)
     if config.name == 'pamr':
         small_hw3 = torch.from_numpy(small).to(logits_khw.device, non_blocking=True)
-        probabilities_jhw = refine_pamr(probabilities_jhw, small_hw3.permute(2, 0, 1).float())
+        small_3hw = small_hw3.permute(2, 0, 1).float()
+        probabilities_jhw = refine_pamr(probabilities_jhw, small_3hw, shared)
     elif config.name == 'crf':
-        refined = refine_crf(probabilities_jhw.cpu().numpy(), small, config)
+        refined = refine_crf(probabilities_jhw.cpu().numpy(), small, config, shared)
         probabilities_jhw = torch.from_numpy(refined)
     confidence_hw, best_hw = resize_maps(probabilities_jhw, shape).max(dim=0)
     return labels_j.cpu().numpy()[best_hw.cpu().numpy()], confidence_hw.cpu().numpy()

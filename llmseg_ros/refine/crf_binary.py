@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
 from llmseg_ros.refine.crf import refine_crf
+from llmseg_ros.stages import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ def label_by_binary_crf(
     scores_k: NDArray[np.float32],
     rgb: NDArray[np.uint8],
     config: RefineConfig,
+    shared: Shared | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Segment every class against background alone; where masks overlap, the best score wins.
 
@@ -38,6 +40,7 @@ def label_by_binary_crf(
         scores_k: (k,) of the classes in the image as a whole; one of 0 or less has no mask.
         rgb: (H, W, 3) uint8.
         config: the CRF's settings, and whether masks are closed.
+        shared: of the image.
 
     Returns:
         (H, W) index of the label, and its (H, W) probability: the class's CRF marginal, for
@@ -51,7 +54,7 @@ def label_by_binary_crf(
     decided = np.zeros((height, width))  # the score that decided
     probabilities = np.zeros((height, width), np.float32)
     most = np.zeros((height, width), np.float32)
-    for index, foreground in class_marginals(logits_khw, small, config):
+    for index, foreground in class_marginals(logits_khw, small, config, shared):
         mask = (foreground > 0.5).astype(np.uint8)
         if config.morphology:
             mask = close_mask(mask)
@@ -67,15 +70,20 @@ def label_by_binary_crf(
 
 
 def class_marginals(
-    logits_khw: NDArray[np.float32], rgb: NDArray[np.uint8], config: RefineConfig
+    logits_khw: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    config: RefineConfig,
+    shared: Shared | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the index and (H, W) CRF marginal of every class in the image, one at a time."""
+    shared = shared or Shared()
     for index, logits_hw in enumerate(logits_khw[1:]):
         if logits_hw[0, 0] <= ABSENT:
             continue
         odds_hw = logits_hw - logits_khw[0]
         odds_hw = odds_hw.repeat(PATCH_PIXELS, axis=0).repeat(PATCH_PIXELS, axis=1)
-        yield index, refine_crf(np.stack([sigmoid(-odds_hw), sigmoid(odds_hw)]), rgb, config)[1]
+        probabilities_2hw = np.stack([sigmoid(-odds_hw), sigmoid(odds_hw)])
+        yield index, refine_crf(probabilities_2hw, rgb, config, shared)[1]
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
