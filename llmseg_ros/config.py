@@ -280,6 +280,19 @@ def load_config(path: str | Path) -> SegmenterConfig:
     Raises:
         ConfigError: the file can't be read, or a setting is unknown or out of range.
     """
+    data = load_sections(path)
+    try:
+        return build_config({key: data[key] for key in data if key not in NODE_SECTIONS})
+    except ConfigError as error:
+        raise ConfigError(f'configuration {path}: {error}') from error
+
+
+def load_sections(path: str | Path) -> Mapping[str, Any]:
+    """Read the settings of a configuration file by section, the node's own among them, unchecked.
+
+    Raises:
+        ConfigError: the file can't be read.
+    """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError) as error:
@@ -292,10 +305,7 @@ def load_config(path: str | Path) -> SegmenterConfig:
             data = data[wrapping]
     if not isinstance(data, Mapping):
         raise ConfigError(f'configuration {path}: expected settings by name')
-    try:
-        return build_config({key: data[key] for key in data if key not in NODE_SECTIONS})
-    except ConfigError as error:
-        raise ConfigError(f'configuration {path}: {error}') from error
+    return data
 
 
 def build_config(data: Mapping[str, Any]) -> SegmenterConfig:
