@@ -65,6 +65,13 @@ def evaluate(
             help='Score all values, in all combinations, of fusion,refine,subclasses.',
         ),
     ] = '',
+    boxes: Annotated[
+        bool,
+        typer.Option(
+            '--boxes',
+            help='The folder has images/ and boxes/ instead of labels: score where masks lie.',
+        ),
+    ] = False,
     classes: Annotated[
         str,
         typer.Option(
@@ -132,6 +139,11 @@ def evaluate(
         raise typer.BadParameter('--resume and --shard need --report DIR')
     if dataset != 'folder' and (background != 'auto' or ignore is not None):
         raise typer.BadParameter('--background and --ignore are for --dataset folder')
+    if boxes:
+        if axes or resume or shard or ids or dataset != 'folder' or background != 'auto':
+            raise typer.BadParameter('--boxes goes with --classes, --limit and the settings only')
+        evaluate_boxes(root, settings, classes, limit, workers, report, json)
+        return
     with_background = {'auto': None, '0': True, 'none': False}[background]
     opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
     data = narrow_down(opened, classes, ids, limit)
@@ -160,6 +172,68 @@ def evaluate(
     if interrupted:
         note(f'interrupted with {len(scores)} of {len(data.samples)} images scored')
         raise typer.Exit(INTERRUPTED)
+
+
+def evaluate_boxes(
+    root: Path,
+    settings: SegmenterConfig,
+    classes: str,
+    limit: int | None,
+    workers: int,
+    report: Path | None,
+    json: Path | None,
+) -> None:
+    """Score where masks lie in a folder of images with boxes.
+
+    Raises:
+        DatasetError: the folder or an image can't be used.
+    """
+    from llmseg_ros.evaluation.boxes import boxed_dataset, score_boxed_images
+
+    data = boxed_dataset(root, [name.strip() for name in parse_classes(classes)])
+    data = replace(data, images=data.images[:limit])
+    if data.left_out:
+        note(f'boxes left out, of no class: {", ".join(data.left_out)}')
+    if report:
+        prepare_folder(report)
+    with waiting('loading the model'):
+        import numpy as np
+
+        from llmseg_ros.evaluation.report import boxes_report
+        from llmseg_ros.segmenter import Segmenter
+
+        segmenter = Segmenter(settings, data.classes)
+    counts, laps = [], []
+    with progress(len(data.images), 'images') as advance:
+        for counts_c4, timings_ms in score_boxed_images(segmenter, data, workers):
+            counts.append(counts_c4)
+            laps.append(timings_ms)
+            advance()
+    summary = boxes_report(data, segmenter, np.array(counts), laps)
+    print_boxes(summary)
+    for target in (report and report / 'report.json', json):
+        if target:
+            write_json(target, summary)
+
+
+def print_boxes(summary: dict[str, Any]) -> None:
+    """Print a line per class and the means."""
+    rows = [
+        (
+            name,
+            summary['class_images'][name],
+            percent(summary['class_pointing_accuracy'][name]),
+            percent(summary['class_mask_in_box'][name]),
+        )
+        for name in summary['classes']
+    ]
+    means = (percent(summary['pointing_accuracy']), percent(summary['mask_in_box']))
+    print_table(
+        ('class', 'images', 'pointing accuracy', 'mask in box'),
+        [*rows, ('mean over classes', summary['images'], *means)],
+    )
+    total = summary['timing_ms']['total']
+    print(f'{summary["dataset"]}; {summary["encoder"]}; ms p50 {total["p50"]}, p95 {total["p95"]}')
 
 
 def parse_axes(text: str, chosen: dict[str, str]) -> list[str]:

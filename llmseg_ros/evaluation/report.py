@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.evaluation import metrics
+from llmseg_ros.evaluation import boxes, metrics
+from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
 
@@ -71,6 +72,38 @@ def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -
         'timing_ms': timing([score.timings_ms for score in scores]),
         'config': dataclasses.asdict(variant.config),
     }
+
+
+def boxes_report(
+    dataset: BoxedDataset,
+    segmenter: Segmenter,
+    counts_nc4: NDArray[np.int64],
+    laps: Sequence[Mapping[str, float]],
+) -> dict[str, Any]:
+    """Sum up images with boxes; means are over the classes for which a value is defined."""
+    counts_c4 = counts_nc4.sum(axis=0)
+    report: dict[str, Any] = {
+        'dataset': dataset.name,
+        'images': len(counts_nc4),
+        'complete': len(counts_nc4) == len(dataset.images),
+        'classes': list(dataset.classes),
+        'encoder': segmenter.encoder.name,
+        'versions': versions(),
+    }
+    for key, values_c in (
+        ('pointing_accuracy', boxes.pointing_accuracy(counts_c4)),
+        ('mask_in_box', boxes.mask_in_box(counts_c4)),
+    ):
+        defined = values_c[~np.isnan(values_c)]
+        report[key] = number(float(defined.mean())) if len(defined) else None
+        report[f'class_{key}'] = dict(
+            zip(dataset.classes, map(number, values_c.tolist()), strict=True)
+        )
+    images_c = counts_c4[:, boxes.SHOWN].tolist()
+    report['class_images'] = dict(zip(dataset.classes, images_c, strict=True))
+    report['timing_ms'] = timing(laps)
+    report['config'] = dataclasses.asdict(segmenter.config)
+    return report
 
 
 def timing(laps: Iterable[Any]) -> dict[str, dict[str, float]]:
