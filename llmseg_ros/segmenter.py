@@ -99,6 +99,7 @@ class Segmenter:
         classes: Iterable[str] = (),
         registry: ClassRegistry | None = None,
         encoder: Encoder | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         """Load the encoder and describe the classes.
 
@@ -107,6 +108,7 @@ class Segmenter:
             classes: names to begin with.
             registry: to share ids and versions with a segmenter before this one.
             encoder: to share one that is loaded, else the configured one is.
+            resolver: of subclasses, else one as configured.
 
         Raises:
             EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -114,7 +116,7 @@ class Segmenter:
         self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
         self.encoder: Encoder = create_encoder(config) if encoder is None else encoder
         self._registry = ClassRegistry() if registry is None else registry
-        self._resolver = Resolver(config.subclasses)
+        self._resolver = Resolver(config.subclasses) if resolver is None else resolver
         self._updating = threading.Lock()
         self.on_new_subclasses: Callable[[], None] | None = None
         self.set_classes(classes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,9 +27,9 @@ from llmseg_ros.cli.common import (
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.datasets import Dataset, Sample
-    from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores
+    from llmseg_ros.evaluation.evaluate import ImageScores, Scorer
+    from llmseg_ros.evaluation.variants import Known, Variant
 
-AXES = ('fusion', 'refine', 'subclasses')
 SHARES = ('miou', 'boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
 INTERRUPTED = 130
 
@@ -55,16 +57,20 @@ def evaluate(
     fusion: Annotated[str, typer.Option(help='Instead of the configured fusion.')] = '',
     refine: Annotated[str, typer.Option(help='Instead of the configured refiner.')] = '',
     subclasses: Annotated[
-        Literal['configured', 'none', 'packs'],
-        typer.Option(help='Where subclasses come from: nowhere, or the curated packs alone.'),
+        Literal['configured', 'none', 'packs', 'store', 'llm'],
+        typer.Option(
+            help='Where subclasses come from: nowhere, the curated packs, these and earlier '
+            'answers, or the language model for what is missing, asked before the first image.'
+        ),
     ] = 'configured',
     ablate: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar='LIST',
-            help='Score all values, in all combinations, of fusion,refine,subclasses.',
+            help='Score all combinations of the values of fusion,refine,subclasses; of some '
+            'values with --ablate fusion=mean,max --ablate refine=crf,none.',
         ),
-    ] = '',
+    ] = None,
     boxes: Annotated[
         bool,
         typer.Option(
@@ -95,7 +101,9 @@ def evaluate(
         Path | None, typer.Option(metavar='FILE', help='Only the images named here, one a line.')
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help='Only the first so many images.')] = None,
-    workers: Annotated[int, typer.Option(min=1, help='Threads that read files ahead.')] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, help='Threads that read files ahead, and as many that score.')
+    ] = 2,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -113,6 +121,17 @@ def evaluate(
             'parts may share; in the end, --resume without --shard reports on all of them.',
         ),
     ] = '',
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar='ADDRESS',
+            help='Score on a Ray cluster: "auto" or HOST:PORT for one that runs, "local" for a '
+            'process per GPU or CPU of this machine.',
+        ),
+    ] = '',
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help='Of --ray: at most so many processes.')
+    ] = None,
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
     ] = None,
@@ -132,7 +151,7 @@ def evaluate(
         'refine': refine,
         'subclasses': subclasses.replace('configured', ''),
     }
-    axes = parse_axes(ablate, chosen)
+    axes = parse_axes(ablate or [], chosen)
     settings = read_settings(resolve_config(config), encoder, chosen)
     part, parts = parse_shard(shard)
     if (resume or shard) and not report:
@@ -140,7 +159,7 @@ def evaluate(
     if dataset != 'folder' and (background != 'auto' or ignore is not None):
         raise typer.BadParameter('--background and --ignore are for --dataset folder')
     if boxes:
-        if axes or resume or shard or ids or dataset != 'folder' or background != 'auto':
+        if axes or resume or shard or ids or ray or dataset != 'folder' or background != 'auto':
             raise typer.BadParameter('--boxes goes with --classes, --limit and the settings only')
         evaluate_boxes(root, settings, classes, limit, workers, report, json)
         return
@@ -149,21 +168,24 @@ def evaluate(
     data = narrow_down(opened, classes, ids, limit)
     if report:
         prepare_folder(report)
-    with waiting('loading the model'):
-        from llmseg_ros.evaluation.evaluate import Evaluator, make_variants
-        from llmseg_ros.evaluation.report import evaluation_report
+    from llmseg_ros.evaluation.records import settings_of
+    from llmseg_ros.evaluation.report import evaluation_report
+    from llmseg_ros.evaluation.variants import find_subclasses, make_variants
 
-        variants = make_variants(settings, axes)
-        evaluator = Evaluator(data, variants)
+    variants = make_variants(settings, axes)
+    known = find_subclasses(variants, data.classes, progress)
     samples = data.samples[part - 1 :: parts]
-    if report:
-        name = f'images-{part}of{parts}.jsonl' if shard else 'images.jsonl'
-        scores, interrupted = score_into(evaluator, samples, workers, report / name, resume)
-    else:
-        scores, interrupted = score_all(evaluator, samples, workers, lambda image: None)
+    with opened_scorer(data, variants, known, workers, ray, ray_workers) as scorer:
+        if report:
+            name = f'images-{part}of{parts}.jsonl' if shard else 'images.jsonl'
+            same = settings_of(data, variants, known, scorer.encoder)
+            scored, interrupted = score_into(scorer, samples, report / name, same, resume)
+        else:
+            scored, interrupted = score_all(scorer, samples, lambda image: None)
+    scores = [scored[sample.id] for sample in data.samples if sample.id in scored]
     if not scores:
         raise typer.Exit(INTERRUPTED)
-    summary = evaluation_report(data, variants, evaluator.encoder.name, scores)
+    summary = evaluation_report(data, variants, scorer.encoder, scores)
     print_report(summary)
     if report and not shard:
         write_json(report / 'report.json', summary)
@@ -236,19 +258,32 @@ def print_boxes(summary: dict[str, Any]) -> None:
     print(f'{summary["dataset"]}; {summary["encoder"]}; ms p50 {total["p50"]}, p95 {total["p95"]}')
 
 
-def parse_axes(text: str, chosen: dict[str, str]) -> list[str]:
-    """Return what is ablated, each once.
+def parse_axes(texts: Sequence[str], chosen: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the values of what is ablated, each once.
+
+    Args:
+        texts: 'fusion,refine' for all values, 'refine=crf,none' for these.
+        chosen: what is set to one value.
 
     Raises:
         typer.BadParameter: something else is named, or it is set to one value as well.
     """
-    axes = [axis.strip() for axis in text.split(',')] if text else []
-    for axis in axes:
-        if axis not in AXES:
-            raise typer.BadParameter(f'--ablate takes {", ".join(AXES)}, not {printable(axis)}')
-        if chosen[axis]:
-            raise typer.BadParameter(f'--ablate {axis} takes all values, leave out --{axis}')
-    return list(dict.fromkeys(axes))
+    if not texts:
+        return {}
+    from llmseg_ros.evaluation.variants import ABLATED, VALUES
+
+    axes: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        left, equals, right = text.partition('=')
+        for axis in (part.strip() for part in left.split(',')):
+            check_choice('ablate', axis, tuple(VALUES))
+            if chosen[axis]:
+                raise typer.BadParameter(f'--ablate {axis} takes several, leave out --{axis}')
+            values = tuple(value.strip() for value in right.split(',')) if equals else ABLATED[axis]
+            for value in values:
+                check_choice(f'ablate {axis}', value, VALUES[axis])
+            axes[axis] = tuple(dict.fromkeys(values))
+    return axes
 
 
 def read_settings(path: Path, encoder: str, chosen: dict[str, str]) -> SegmenterConfig:
@@ -259,7 +294,7 @@ def read_settings(path: Path, encoder: str, chosen: dict[str, str]) -> Segmenter
         typer.BadParameter: there is no such encoder, fusion or refiner.
     """
     from llmseg_ros.config import EncoderConfig, load_config
-    from llmseg_ros.evaluation.evaluate import VALUES, choices_of, with_setting
+    from llmseg_ros.evaluation.variants import VALUES, choices_of, with_setting
 
     settings = load_config(path)
     if encoder:
@@ -320,9 +355,40 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
+@contextmanager
+def opened_scorer(
+    dataset: Dataset,
+    variants: Sequence[Variant],
+    known: Known,
+    workers: int,
+    ray: str,
+    ray_workers: int | None,
+) -> Iterator[Scorer]:
+    """Load the model here, or on the workers of a Ray cluster.
+
+    Raises:
+        EncoderUnavailable: the encoder's packages or weights are missing.
+        ScaleOutError: Ray is missing, or the cluster can't be used.
+    """
+    if ray:
+        from llmseg_ros.evaluation.scale_out import cluster_scorer
+
+        with ExitStack() as stack:
+            with waiting('starting the workers'):
+                cluster = cluster_scorer(dataset, variants, known, workers, ray, ray_workers)
+                scorer = stack.enter_context(cluster)
+            yield scorer
+        return
+    with waiting('loading the model'):
+        from llmseg_ros.evaluation.evaluate import Evaluator, Scorer, score_images
+
+        evaluator = Evaluator(dataset, variants, known)
+    yield Scorer(evaluator.encoder.name, partial(score_images, evaluator, workers=workers))
+
+
 def score_into(
-    evaluator: Evaluator, samples: Sequence[Sample], workers: int, path: Path, resume: bool
-) -> tuple[list[ImageScores], bool]:
+    scorer: Scorer, samples: Sequence[Sample], path: Path, settings: Mapping[str, Any], resume: bool
+) -> tuple[dict[str, ImageScores], bool]:
     """Score images into a file; return all scores of its folder when resuming, else these.
 
     Raises:
@@ -332,38 +398,27 @@ def score_into(
         read_all_records,
         read_records,
         recording,
-        settings_of,
         write_record,
     )
 
-    settings = settings_of(evaluator)
-    scored = read_all_records(path.parent, settings) if resume else {}
-    own = list(read_records(path, settings)) if resume and path.exists() else []
-    missing = [sample for sample in samples if sample.id not in scored]
+    before = read_all_records(path.parent, settings) if resume else {}
+    own = read_records(path, settings) if resume and path.exists() else ()
+    missing = [sample for sample in samples if sample.id not in before]
     with recording(path, settings, own) as file:
-        new, interrupted = score_all(
-            evaluator, missing, workers, lambda image: write_record(file, image)
-        )
-    scored.update((image.id, image) for image in new)
-    ordered = [scored[s.id] for s in evaluator.dataset.samples if s.id in scored]
-    return ordered, interrupted
+        new, interrupted = score_all(scorer, missing, lambda image: write_record(file, image))
+    return {**before, **new}, interrupted
 
 
 def score_all(
-    evaluator: Evaluator,
-    samples: Sequence[Sample],
-    workers: int,
-    keep: Callable[[ImageScores], None],
-) -> tuple[list[ImageScores], bool]:
-    """Score images; return what is done, and whether Ctrl-C ended it early."""
-    from llmseg_ros.evaluation.evaluate import score_images
-
-    scores: list[ImageScores] = []
+    scorer: Scorer, samples: Sequence[Sample], keep: Callable[[ImageScores], None]
+) -> tuple[dict[str, ImageScores], bool]:
+    """Score images; return what is done by id, and whether Ctrl-C ended it early."""
+    scores: dict[str, ImageScores] = {}
     with progress(len(samples), 'images') as advance:
         try:
-            for image in score_images(evaluator, samples, workers):
+            for image in scorer.score(samples):
                 keep(image)
-                scores.append(image)
+                scores[image.id] = image
                 advance()
         except KeyboardInterrupt:
             return scores, True

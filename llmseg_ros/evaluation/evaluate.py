@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig
 from llmseg_ros.evaluation.datasets import Dataset, Sample, read_sample
 from llmseg_ros.evaluation.metrics import (
     IGNORED,
@@ -23,32 +21,21 @@ from llmseg_ros.evaluation.metrics import (
     class_boundaries,
     confusion_matrix,
 )
-from llmseg_ros.refine import available_refiner
+from llmseg_ros.evaluation.variants import Known, Variant
+from llmseg_ros.stages import Shared
+from llmseg_ros.subclasses.resolver import Resolver
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
-
-def choices_of(section: type, name: str) -> tuple[str, ...]:
-    """Return what a setting may be."""
-    field = next(field for field in dataclasses.fields(section) if field.name == name)
-    choices: tuple[str, ...] = field.metadata['choices']
-    return choices
+MOST_UNSCORED = 3  # images segmented and not yet scored: what is kept in memory and lost by a crash
 
 
-VALUES: Mapping[str, tuple[str, ...]] = {
-    'fusion': choices_of(FusionConfig, 'name'),
-    'refine': choices_of(RefineConfig, 'name'),
-    'subclasses': ('none', 'packs'),
-}
+class Prediction(NamedTuple):
+    """What a variant makes of an image: (H, W) uint16 ids and wall time by stage."""
 
-
-@dataclass(frozen=True)
-class Variant:
-    """Settings to score, under a name that says how they differ from the others."""
-
-    name: str
-    config: SegmenterConfig
+    labels: NDArray[np.uint16]
+    timings_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -75,41 +62,28 @@ class ImageScores:
     runs: tuple[RunScore, ...]
 
 
-def with_setting(config: SegmenterConfig, axis: str, value: str) -> SegmenterConfig:
-    """Return the configuration with another fusion, refiner or source of subclasses."""
-    if axis == 'fusion':
-        return replace(config, fusion=replace(config.fusion, name=value))
-    if axis == 'refine':
-        return replace(config, refine=replace(config.refine, name=value))
-    subclasses = replace(config.subclasses, packs=value == 'packs', store='off', llm='off')
-    if value == 'none':
-        subclasses = replace(subclasses, file='')
-    return replace(config, subclasses=subclasses)
+class Scorer(NamedTuple):
+    """What scores images, here or elsewhere.
 
+    Attributes:
+        encoder: name of the one in use.
+        score: yields the scores of images, in any order.
+    """
 
-def make_variants(config: SegmenterConfig, axes: Sequence[str]) -> tuple[Variant, ...]:
-    """Return every combination of the values of some settings, none of them: one variant."""
-    variants = []
-    for values in itertools.product(*(VALUES[axis] for axis in axes)):
-        changed = config
-        for axis, value in zip(axes, values, strict=True):
-            changed = with_setting(changed, axis, value)
-        names = [f'{axis}={value}' for axis, value in zip(axes, values, strict=True)]
-        variants.append(Variant(' '.join(names), changed))
-    return tuple(variants)
-
-
-def with_available_refiner(variant: Variant) -> Variant:
-    """Return the variant with the refiner that can be had here, as it will be reported."""
-    config = variant.config
-    return replace(variant, config=replace(config, refine=available_refiner(config.refine)))
+    encoder: str
+    score: Callable[[Sequence[Sample]], Iterator[ImageScores]]
 
 
 class Evaluator:
-    """Score images under variants that differ in the stages after the encoder."""
+    """Segment images under variants that differ in the stages after the encoder, and score them."""
 
-    def __init__(self, dataset: Dataset, variants: Sequence[Variant]) -> None:
+    def __init__(self, dataset: Dataset, variants: Sequence[Variant], known: Known) -> None:
         """Load the encoder once and describe the classes once per source of subclasses.
+
+        Args:
+            dataset: for its classes.
+            variants: of the same encoder.
+            known: subclasses under every variant, as find_subclasses returns them.
 
         Raises:
             EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -117,37 +91,54 @@ class Evaluator:
         from llmseg_ros.segmenter import Segmenter
 
         self.dataset = dataset
-        self.variants = tuple(map(with_available_refiner, variants))
-        config = self.variants[0].config
-        first = Segmenter(config, dataset.classes)
-        self.encoder = first.encoder
-        self._segmenters = {config.subclasses: first}
-        for variant in self.variants:
-            if variant.config.subclasses not in self._segmenters:
-                segmenter = Segmenter(variant.config, dataset.classes, encoder=self.encoder)
-                self._segmenters[variant.config.subclasses] = segmenter
+        self.variants = tuple(variants)
+        self._segmenters: dict[object, Segmenter] = {}
+        encoder = None
+        for variant in variants:
+            source = variant.config.subclasses
+            if source not in self._segmenters:
+                resolver = Resolver(replace(source, store='off', llm='off'), known[source])
+                self._segmenters[source] = Segmenter(
+                    variant.config, dataset.classes, encoder=encoder, resolver=resolver
+                )
+                encoder = self._segmenters[source].encoder
+        assert encoder is not None
+        self.encoder = encoder
 
-    def score(
-        self, image_id: str, rgb: NDArray[np.uint8], truth: NDArray[np.uint16]
-    ) -> ImageScores:
-        """Segment an (H, W, 3) image under every variant and compare with its (H, W) true ids."""
+    def segment(self, rgb: NDArray[np.uint8]) -> tuple[Prediction, ...]:
+        """Segment an (H, W, 3) image under every variant; what they share is computed once."""
         import torch
 
         started = time.perf_counter()
         with torch.inference_mode():
             features = self.encoder.encode_image(rgb)
         encode_ms = 1000 * (time.perf_counter() - started)
-        runs = []
-        true_boundaries = class_boundaries(truth, truth != IGNORED)
+        shared = Shared()
+        predictions = []
         for variant in self.variants:
-            segmenter = self._segmenters[variant.config.subclasses]
-            result = segmenter.segment_features(features, rgb, config=variant.config)
-            confusion = confusion_matrix(truth, result.labels, len(self.dataset.names))
+            result = self._segmenters[variant.config.subclasses].segment_features(
+                features, rgb, config=variant.config, shared=shared
+            )
             timings_ms = {**result.timings_ms, 'encode': encode_ms}
-            boundaries = class_boundaries(result.labels, truth != IGNORED)
-            boundaries_k3 = boundary_overlaps(true_boundaries, boundaries)
-            runs.append(RunScore(cells_of(confusion), boundaries_k3, timings_ms))
-        return ImageScores(image_id, tuple(runs))
+            predictions.append(Prediction(result.labels, timings_ms))
+        return tuple(predictions)
+
+    def score(
+        self, image_id: str, truth: NDArray[np.uint16], predictions: Iterable[Prediction]
+    ) -> ImageScores:
+        """Compare what each variant makes of an image with its (H, W) true ids."""
+        true_boundaries = class_boundaries(truth, truth != IGNORED)
+        scored: list[tuple[NDArray[np.uint16], RunScore]] = []
+        for labels, timings_ms in predictions:
+            same = (score for known, score in scored if np.array_equal(known, labels))
+            if (score := next(same, None)) is not None:
+                scored.append((labels, replace(score, timings_ms=timings_ms)))
+                continue
+            confusion = confusion_matrix(truth, labels, len(self.dataset.names))
+            boundaries = class_boundaries(labels, truth != IGNORED)
+            overlaps_k3 = boundary_overlaps(true_boundaries, boundaries)
+            scored.append((labels, RunScore(cells_of(confusion), overlaps_k3, timings_ms)))
+        return ImageScores(image_id, tuple(score for _, score in scored))
 
 
 def cells_of(confusion: Counts) -> NDArray[np.int64]:
@@ -174,20 +165,32 @@ def sum_boundaries(scores: Iterable[RunScore], count: int) -> Counts:
 
 
 def score_images(
-    evaluator: Evaluator, samples: Sequence[Sample], workers: int = 2
+    evaluator: Evaluator, samples: Iterable[Sample], workers: int = 2
 ) -> Iterator[ImageScores]:
-    """Score images of the dataset in their order; files are read ahead by `workers` threads.
+    """Score images of the dataset in their order.
+
+    This thread segments; `workers` threads read files ahead, as many compare with the truth. What
+    is segmented when an error or Ctrl-C comes is still scored.
 
     Raises:
         DatasetError: an image or its labels can't be used.
     """
-    dataset = evaluator.dataset
 
     def read(sample: Sample) -> tuple[str, NDArray[np.uint8], NDArray[np.uint16]]:
-        return (sample.id, *read_sample(dataset, sample))
+        return (sample.id, *read_sample(evaluator.dataset, sample))
 
-    for image_id, rgb, truth in map_ahead(read, samples, workers):
-        yield evaluator.score(image_id, rgb, truth)
+    unscored: deque[Future[ImageScores]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix='score') as pool:
+        try:
+            for image_id, rgb, truth in map_ahead(read, samples, workers):
+                predictions = evaluator.segment(rgb)
+                unscored.append(pool.submit(evaluator.score, image_id, truth, predictions))
+                while unscored and (unscored[0].done() or len(unscored) > MOST_UNSCORED):
+                    yield unscored.popleft().result()
+        except (Exception, KeyboardInterrupt):
+            yield from (future.result() for future in unscored)
+            raise
+        yield from (future.result() for future in unscored)
 
 
 def map_ahead(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, RunScore
+from llmseg_ros.evaluation.datasets import Dataset
+from llmseg_ros.evaluation.evaluate import ImageScores, RunScore
+from llmseg_ros.evaluation.variants import Known, Variant
 from llmseg_ros.files import replacing
 
 PATTERN = 'images*.jsonl'
@@ -21,21 +24,29 @@ class RecordsError(ValueError):
     """Scores on disk can't be used; the message is one sentence that says what to do."""
 
 
-def settings_of(evaluator: Evaluator) -> dict[str, Any]:
+def settings_of(
+    dataset: Dataset, variants: Sequence[Variant], known: Known, encoder: str
+) -> dict[str, Any]:
     """Return what has to be the same for scores to be added up."""
-    dataset = evaluator.dataset
-    settings = {
+    settings: dict[str, Any] = {
         'dataset': dataset.name,
         'names': dataset.names,
         'background': dataset.background,
-        'encoder': evaluator.encoder.name,
-        'variants': [dataclasses.asdict(variant) for variant in evaluator.variants],
+        'encoder': encoder,
+        'variants': [dataclasses.asdict(variant) for variant in variants],
+        'subclasses': digest(known),
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
-def read_all_records(folder: Path, settings: dict[str, Any]) -> dict[str, ImageScores]:
+def digest(known: Known) -> str:
+    """Return a hash of the subclasses, whenever and by whomever they were found."""
+    names = [[(name, found.names) for name, found in part.items()] for part in known.values()]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
+def read_all_records(folder: Path, settings: Mapping[str, Any]) -> dict[str, ImageScores]:
     """Return the scores of all shards in a folder by image id.
 
     Raises:
@@ -45,7 +56,7 @@ def read_all_records(folder: Path, settings: dict[str, Any]) -> dict[str, ImageS
     return {image.id: image for path in paths for image in read_records(path, settings)}
 
 
-def read_records(path: Path, settings: dict[str, Any]) -> Iterator[ImageScores]:
+def read_records(path: Path, settings: Mapping[str, Any]) -> Iterator[ImageScores]:
     """Yield the scores in a file; a last line that is cut short is left out.
 
     Raises:
@@ -71,7 +82,7 @@ def read_records(path: Path, settings: dict[str, Any]) -> Iterator[ImageScores]:
 
 @contextmanager
 def recording(
-    path: Path, settings: dict[str, Any], done: Iterable[ImageScores]
+    path: Path, settings: Mapping[str, Any], done: Iterable[ImageScores]
 ) -> Iterator[TextIO]:
     """Open a file for more scores; it begins with the settings and what is done."""
     with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Literal
 
 from llmseg_ros.classes import name_key
 from llmseg_ros.config import SubclassesConfig
 from llmseg_ros.subclasses.background import AskingStatus, BackgroundAsker
-from llmseg_ros.subclasses.llm import LlmClient, LlmError, llm_wanted
+from llmseg_ros.subclasses.llm import MAX_AT_ONCE, LlmClient, LlmError, llm_wanted
 from llmseg_ros.subclasses.packs import Pack, curated_packs, load_pack
 from llmseg_ros.subclasses.parse import parse_answer
 from llmseg_ros.subclasses.prompts import load_prompt
@@ -40,6 +41,10 @@ class Subclasses:
 class Resolver:
     """Resolve class names: the user's file, curated packs, the store, then a language model.
 
+    Args:
+        config: of these sources.
+        known: by name, what was resolved elsewhere; it comes before all else.
+
     Raises:
         PackError: the user's file can't be used.
         PromptError: the prompt template can't be used.
@@ -47,8 +52,11 @@ class Resolver:
         LlmError: the base URL is none.
     """
 
-    def __init__(self, config: SubclassesConfig | None = None) -> None:
+    def __init__(
+        self, config: SubclassesConfig | None = None, known: Mapping[str, Subclasses] | None = None
+    ) -> None:
         self._config = config = config or SubclassesConfig()
+        self._known = {name_key(name): found for name, found in (known or {}).items()}
         self._packs: list[Pack] = [load_pack(config.file)] if config.file else []
         self._packs += curated_packs() if config.packs else ()
         self._prompt = load_prompt(config.prompt)
@@ -76,6 +84,8 @@ class Resolver:
 
     def resolve(self, name: str) -> Subclasses:
         """Return the subclasses known now, without waiting for the network."""
+        if (found := self._known.get(name_key(name))) is not None:
+            return found
         for pack in self._packs:
             names = pack.find(name)
             if names is not None:
@@ -104,9 +114,33 @@ class Resolver:
         """
         known = {name: self.resolve(name) for name in names}
         if on_ready is not None and self._client is not None:
-            missing = [name for name, found in known.items() if self._worth_asking(name, found)]
-            self._asker.want(missing, on_ready)
+            self._asker.want(self.missing(known), on_ready)
         return known
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return the names that a language model is worth asking for."""
+        return [name for name in names if self._worth_asking(name, self.resolve(name))]
+
+    def ask_all(self, names: Sequence[str], on_answer: Callable[[], None]) -> None:
+        """Ask the language model for all names, several at a time, and wait for the answers.
+
+        Args:
+            names: what is missing.
+            on_answer: called after each.
+
+        Raises:
+            LlmError: it gave no answer to one of them; the resolver is closed then.
+        """
+        pool = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix='subclasses')
+        try:
+            for answer in as_completed([pool.submit(self.ask, name) for name in names]):
+                answer.result()
+                on_answer()
+        except BaseException:
+            self.close()  # requests under way fail instead of being waited for
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def ask(self, name: str, refresh: bool = False) -> Subclasses:
         """Return the language model's subclasses; waits until it has answered.

@@ -11,18 +11,18 @@ import pytest
 import sklearn.metrics
 from PIL import Image
 
+from llmseg_ros.cli.common import progress
 from llmseg_ros.cli.main import main
 from llmseg_ros.config import load_config
-from llmseg_ros.evaluation.datasets import folder_dataset
-from llmseg_ros.evaluation.evaluate import (
-    VALUES,
-    Evaluator,
-    make_variants,
-    map_ahead,
-    score_images,
-    with_setting,
-)
+from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
+from llmseg_ros.evaluation.evaluate import Evaluator, map_ahead, score_images
+from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
 from llmseg_ros.segmenter import Segmenter
+
+
+def make_evaluator(dataset: Dataset, config: Path, *axes: str) -> Evaluator:
+    variants = make_variants(load_config(config), {axis: ABLATED[axis] for axis in axes})
+    return Evaluator(dataset, variants, find_subclasses(variants, dataset.classes, progress))
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +47,7 @@ def test_report_of_an_ablation(ablated: dict[str, Any]) -> None:
     assert ablated['classes'] == ['background', 'cat', 'cup', 'rocket']
     names = [run['name'] for run in ablated['runs']]
     assert names[:2] == ['fusion=paper subclasses=none', 'fusion=paper subclasses=packs']
-    assert len(set(names)) == len(names) == 2 * len(VALUES['fusion'])
+    assert len(set(names)) == len(names) == 2 * len(ABLATED['fusion'])
     for run in ablated['runs']:
         assert set(run) >= {
             *('dataset', 'images', 'classes', 'miou', 'pixel_accuracy', 'class_iou'),
@@ -86,8 +86,7 @@ def test_ablation_equals_a_plain_loop(
 def test_every_image_is_encoded_once(
     photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variants = make_variants(load_config(fast_config), ['refine', 'subclasses'])
-    evaluator = Evaluator(folder_dataset(photographs), variants)
+    evaluator = make_evaluator(folder_dataset(photographs), fast_config, 'refine', 'subclasses')
     encode, encoded = evaluator.encoder.encode_image, []
 
     def encode_and_count(rgb: np.ndarray) -> Any:
@@ -97,7 +96,7 @@ def test_every_image_is_encoded_once(
     monkeypatch.setattr(evaluator.encoder, 'encode_image', encode_and_count)
     scores = list(score_images(evaluator, evaluator.dataset.samples))
     assert [image.id for image in scores] == ['cat', 'cup', 'rocket']
-    assert {len(image.runs) for image in scores} == {len(variants)}
+    assert {len(image.runs) for image in scores} == {2 * len(ABLATED['refine'])}
     assert len(encoded) == 3
 
 
@@ -124,6 +123,7 @@ def test_classes_and_images_can_be_chosen(
     [
         (['--ablate', 'fusion,gate'], 2, '--ablate takes fusion, refine, subclasses, not gate'),
         (['--ablate', 'fusion', '--fusion', 'max'], 2, 'leave out --fusion'),
+        (['--ablate', 'refine=crf,sharp'], 2, '--ablate refine takes crf, crf_binary, pamr, none'),
         (['--fusion', 'sum'], 2, '--fusion takes paper, reference, mean, max'),
         (['--shard', '3/2', '--report', 'r'], 2, '--shard takes I/N with I from 1 to N, not 3/2'),
         (['--dataset', 'voc', '--ignore', '0'], 2, 'are for --dataset folder'),
@@ -166,25 +166,24 @@ def numbers(path: Path) -> dict[str, Any]:
 def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(
     photographs: Path, fast_config: Path, tmp_path: Path
 ) -> None:
-    score, scored = Evaluator.score, []
+    segment, segmented = Evaluator.segment, []
 
-    def score_until_ctrl_c(evaluator: Evaluator, image_id: str, *arguments: Any) -> Any:
-        if image_id == 'rocket' and len(scored) == 2:
+    def segment_until_ctrl_c(evaluator: Evaluator, rgb: np.ndarray) -> Any:
+        segmented.append(rgb.shape)
+        if len(segmented) == 3:
             raise KeyboardInterrupt
-        scored.append(image_id)
-        return score(evaluator, image_id, *arguments)
+        return segment(evaluator, rgb)
 
     arguments = ['--root', photographs, '--config', fast_config]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evaluator, 'score', score_until_ctrl_c)
+        patch.setattr(Evaluator, 'segment', segment_until_ctrl_c)
         assert run(*arguments, '--report', tmp_path / 'cut') == 130
         cut = json.loads((tmp_path / 'cut' / 'report.json').read_text())
         assert (cut['images'], cut['complete']) == (2, False)
         with (tmp_path / 'cut' / 'images.jsonl').open('a') as file:
             file.write('{"id": "rocket", "ru')  # as a power cut leaves it
-        scored.append('')
         assert run(*arguments, '--report', tmp_path / 'cut', '--resume') == 0
-        assert scored == ['cat', 'cup', '', 'rocket']
+        assert len(segmented) == 3 + 1
     assert run(*arguments, '--report', tmp_path / 'whole') == 0
     whole = numbers(tmp_path / 'whole' / 'report.json')
     assert numbers(tmp_path / 'cut' / 'report.json') == whole
