@@ -41,12 +41,14 @@ class Rig:
         node: of this process.
         seg: process of the node under test.
         values: the newest diagnostics of the node.
+        message: their one sentence.
         arrivals: seconds by the monotonic clock, and age in seconds, of every label image.
     """
 
     node: Node
     seg: subprocess.Popen[bytes]
     values: dict[str, str] = field(default_factory=dict)
+    message: str = ''
     arrivals: list[tuple[float, float]] = field(default_factory=list)
 
     def count(self, name: str) -> int:
@@ -72,8 +74,16 @@ class Rig:
         answer = client.call_async(SetClasses.Request(names=list(names)))
         wait_until(answer.done)
 
-    def film(self, width: int, height: int, rate_hz: float, seconds: float, reliable: bool) -> int:
-        """Publish a photograph as a camera does; return how often."""
+    def film(
+        self,
+        width: int,
+        height: int,
+        rate_hz: float,
+        seconds: float,
+        reliable: bool,
+        ended: threading.Event | None = None,
+    ) -> int:
+        """Publish a photograph as a camera does, until `ended` is set; return how often."""
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         publisher = self.node.create_publisher(
             Image, '/image', QoSProfile(depth=5, reliability=reliability)
@@ -85,6 +95,9 @@ class Rig:
         begin = time.monotonic()
         frames = round(rate_hz * seconds)
         for index in range(frames):
+            if ended and ended.is_set():
+                frames = index
+                break
             time.sleep(max(0.0, begin + index / rate_hz - time.monotonic()))
             message.header.stamp = self.node.get_clock().now().to_msg()
             publisher.publish(message)
@@ -100,6 +113,7 @@ class Rig:
         for status in message.status:
             if status.name == '/seg':
                 self.values = {pair.key: pair.value for pair in status.values}
+                self.message = status.message
 
 
 def wait_until(condition, timeout_s: float = LOAD_S) -> None:  # type: ignore[no-untyped-def]

@@ -20,6 +20,7 @@ from llmseg_ros.cli.common import (
     waiting,
     write_json,
 )
+from llmseg_ros.memory import process_memory_mib
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,7 @@ MESSAGE_STAGES = ('convert', 'publish')
 SHORT_LIST = ('cat', 'cup', 'person', 'rocket', 'dog')
 LONG_LIST_PACKS = ('voc', 'coco_things')  # together the 80 things of COCO
 WARM_UP_FRAMES = 3
+SETTLED_SHARE = 10  # a tenth of the frames, until allocators and caches are full
 
 
 def bench(
@@ -116,18 +118,21 @@ def measure(
     images: list[NDArray[np.uint8]],
     messages: MessageStages | None,
 ) -> dict[str, Any]:
-    """Return the median and p95 of every stage and of the whole, in milliseconds."""
+    """Return the median and p95 of every stage and of the whole, in milliseconds, and memory."""
     started = time.perf_counter()
     segmenter.set_classes(names)
     describing_ms = 1000 * (time.perf_counter() - started)
-    laps = [
-        time_frame(segmenter, image, messages) for image in track(images, f'{len(names)} classes')
-    ][WARM_UP_FRAMES:]
+    laps, memory_mib = [], []
+    for image in track(images, f'{len(names)} classes'):
+        laps.append(time_frame(segmenter, image, messages))
+        memory_mib.append(process_memory_mib())
+    laps, memory_mib = laps[WARM_UP_FRAMES:], memory_mib[len(images) // SETTLED_SHARE :]
     stages = [stage for stage in STAGES if messages or stage not in MESSAGE_STAGES]
     return {
         'set_classes_ms': round(describing_ms, 1),
         'stages_ms': {stage: spread([lap[stage] for lap in laps]) for stage in stages},
         'total_ms': spread([lap['total'] for lap in laps]),
+        'memory_mib': {'first': round(memory_mib[0], 1), 'last': round(memory_mib[-1], 1)},
     }
 
 
@@ -212,3 +217,9 @@ def print_report(report: dict[str, Any]) -> None:
         f'{runs[-1]["classes"]} against {runs[0]["classes"]} classes: '
         f'{report["total_ratio"]:.2f} times; peak memory {report["peak_rss_mb"]} MB'
     )
+    for run in runs:
+        first, last = run['memory_mib'].values()
+        print(
+            f'{run["classes"]} classes: memory {first:.0f} MiB after a tenth of the frames, '
+            f'{last:.0f} at the end'
+        )

@@ -42,5 +42,6 @@ def test_bench(llmseg: Callable[..., Any], tmp_path: Path) -> None:
         assert set(run['stages_ms']) == expected
         stages = sum(times['median'] for times in run['stages_ms'].values())
         assert 0 < stages < 2 * run['total_ms']['p95']
-    assert report['peak_rss_mb'] > 100
+        assert 100 < run['memory_mib']['first'] <= 1 + report['peak_rss_mb']
+        assert 100 < run['memory_mib']['last'] <= 1 + report['peak_rss_mb']
     assert all(stage in outcome.out for stage in expected)
