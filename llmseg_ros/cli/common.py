@@ -57,6 +57,17 @@ def resolve_config(config: Path | None) -> Path:
         raise CommandError(f'configuration {printable(name)} does not exist') from error
 
 
+def require_ros(what: str) -> None:
+    """Raise CommandError where ROS 2 or our interfaces are missing for what is asked."""
+    from importlib.util import find_spec
+
+    if not find_spec('rclpy') or not find_spec('llmseg_ros.msg'):
+        raise CommandError(
+            f'{what} needs ROS 2 and the built messages: run `make setup`, '
+            'or build with colcon and source install/setup.sh'
+        )
+
+
 def printable(text: object) -> str:
     """Return a text for one line of a terminal: what could steer the terminal is escaped."""
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
@@ -157,10 +168,14 @@ def prepare_folder(path: Path) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that the file is there complete or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(
-            json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n',
-            encoding='utf-8',
-            errors='backslashreplace',
-        )
+    """Write JSON so that the file is there complete or not at all.
+
+    Raises:
+        CommandError: it can't be written.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding='utf-8', errors='backslashreplace')
+    except OSError as error:
+        raise CommandError(f'{path} can not be written: {error.strerror}') from error

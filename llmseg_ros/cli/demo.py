@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmseg_ros.cli.common import CommandError, print_table, resolve_config
+from llmseg_ros.cli.common import print_table, require_ros, resolve_config
 
 
 def demo(
@@ -30,7 +30,7 @@ def demo(
     Example:
       llmseg demo --out demo_output
     """
-    require_ros()
+    require_ros('the demo')
     from llmseg_ros.demo.report import write_report
     from llmseg_ros.demo.run import prepare_folder, record_demo
 
@@ -39,17 +39,6 @@ def demo(
     print_summary(write_report(recording, out))
     print(f'Look at {out / "contact_sheet.png"} and {out / "overlay_cat.png"}; numbers are in')
     print(f'{out / "summary.json"}, bags of the frames and of the answers beside it.')
-
-
-def require_ros() -> None:
-    """Raise CommandError where ROS 2 or our interfaces are missing."""
-    from importlib.util import find_spec
-
-    if not find_spec('rclpy') or not find_spec('llmseg_ros.msg'):
-        raise CommandError(
-            'the demo needs ROS 2 and the built messages: run `make demo`, '
-            'or build with colcon and source install/setup.sh'
-        )
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,24 +13,30 @@ import typer
 
 from llmseg_ros.cli.common import (
     CommandError,
+    note,
     parse_classes,
     percent,
     prepare_folder,
     print_table,
     printable,
     progress,
+    require_ros,
     resolve_config,
     write_json,
 )
-from llmseg_ros.cli.segment import load_segmenter
+from llmseg_ros.cli.segment import load_segmenter, say_refused
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
 
-    from llmseg_ros.evaluation.replay import ReplayScores, TrueLabels
+    from llmseg_ros.evaluation.live_replay import Answer
+    from llmseg_ros.evaluation.replay import ReplayScores, Step, TrueLabels
     from llmseg_ros.evaluation.result_bag import ResultBag
-    from llmseg_ros.segmenter import Segmenter
+    from llmseg_ros.segmentation import Segmentation
+
+MODES = ('offline', 'lockstep', 'realtime')
+INTERRUPTED = 130
 
 
 def replay(
@@ -54,6 +62,21 @@ def replay(
         Path | None,
         typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
     ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar='MODE',
+            help='offline: here, the same every time. lockstep: by the node over ROS 2, each '
+            'frame after the answer to the one before. realtime: by the node, at the pace of '
+            'the bag, with /clock.',
+        ),
+    ] = 'offline',
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=100, help='realtime: seconds of the bag in a second.  [default: 1.0]'
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -67,70 +90,243 @@ def replay(
         Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
     ] = None,
 ) -> None:
-    """Segment every camera frame of a bag, without ROS: the same result every time.
+    """Segment the camera frames of a bag.
 
     Reports time by stage, share of the pixels by class, how much the labels change from frame
-    to frame, and with --labels how right they are.
+    to frame, and with --labels how right they are; where the node does it, also its latency.
 
     \b
     Example:
       llmseg replay office.mcap --classes "chair, person" --out segmented --report result
     """
+    check_mode(mode, rate)
     names = parse_classes(classes)
     path = resolve_config(config)
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
-    from llmseg_ros.evaluation.replay import ReplayScores, TrueLabels
-    from llmseg_ros.evaluation.report import replay_report
+    from llmseg_ros.evaluation.replay import TrueLabels
     from llmseg_ros.evaluation.result_bag import result_bag
 
-    with ExitStack() as stack:
-        reader = stack.enter_context(opened_bag(bag))
-        camera = find_image_connections(reader, image, other_than=labels)
-        truth = TrueLabels(reader, labels) if labels else None
-        written = stack.enter_context(result_bag(out, reader)) if out else None
-        segmenter = load_segmenter(path, names)
-        scores = ReplayScores(['background', *(c.name for c in segmenter.vocabulary.classes)])
-        run(reader, camera, segmenter, truth, written, scores)
-    summary = replay_report(bag.stem, camera[0].topic, segmenter, scores)
+    try:
+        with ExitStack() as stack:
+            reader = stack.enter_context(opened_bag(bag))
+            camera = find_image_connections(reader, image, other_than=labels)
+            truth = TrueLabels(reader, labels) if labels else None
+            written = stack.enter_context(result_bag(out, reader)) if out else None
+            job = Job(bag, reader, camera, truth, written)
+            if mode == 'offline':
+                summary = replay_offline(job, path, names)
+            else:
+                live_rate = None if mode == 'lockstep' else (rate or 1.0)
+                summary = replay_live(job, path, names, live_rate)
+    except Interrupted as early:
+        summary = early.summary
     print_summary(summary)
     for target in (report and report / 'report.json', json):
         if target:
             write_json(target, summary)
+    if not summary['complete']:
+        without = f', {printable(out)} is not written' if out else ''
+        note(f'interrupted with {summary["frames"]} frames done{without}')
+        raise typer.Exit(INTERRUPTED)
 
 
-def run(
-    reader: AnyReader,
-    camera: Sequence[Connection],
-    segmenter: Segmenter,
-    truth: TrueLabels | None,
-    out: ResultBag | None,
-    scores: ReplayScores,
-) -> None:
-    """Segment the frames, count them into `scores`, and write the new bag.
+class Interrupted(Exception):
+    """Ctrl-C ended the replay early.
+
+    Attributes:
+        summary: of what was done until then.
+    """
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        super().__init__()
+        self.summary = summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is replayed.
+
+    Attributes:
+        bag: as it was named.
+        reader: of the open bag.
+        camera: connections of the camera's topic.
+        truth: true labels, where there are any.
+        out: new bag, where one is wanted.
+    """
+
+    bag: Path
+    reader: AnyReader
+    camera: Sequence[Connection]
+    truth: TrueLabels | None
+    out: ResultBag | None
+
+    @property
+    def others(self) -> list[Connection]:
+        """The connections whose messages go into the new bag as they are."""
+        if self.out is None:
+            return []
+        return [c for c in self.reader.connections if c.topic != self.camera[0].topic]
+
+
+def check_mode(mode: str, rate: float | None) -> None:
+    """Check what can be seen before anything is read.
 
     Raises:
-        BagError: a frame or its true labels can't be used, or no frame has true labels.
+        typer.BadParameter: there is no such mode, or it has no rate.
+        CommandError: ROS 2 is missing for it.
     """
-    from llmseg_ros.evaluation.replay import replay_frames
+    if mode not in MODES:
+        raise typer.BadParameter(f'--mode takes {", ".join(MODES)}, not {printable(mode)}')
+    if rate is not None and mode != 'realtime':
+        raise typer.BadParameter('--rate is for --mode realtime')
+    if mode != 'offline':
+        require_ros(f'--mode {mode}')
 
-    others = [c for c in reader.connections if c.topic != camera[0].topic] if out else []
-    total = sum(connection.msgcount for connection in camera)
-    if out:
-        out.write_label_map(segmenter.vocabulary, reader.start_time)
+
+def replay_offline(job: Job, config: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Segment the frames here; return the report.
+
+    Raises:
+        BagError: a frame or its true labels can't be used.
+        Interrupted: by Ctrl-C, after some frames.
+    """
+    from llmseg_ros.evaluation.replay import ReplayScores, replay_frames
+    from llmseg_ros.evaluation.report import replay_report
+
+    segmenter = load_segmenter(config, names)
+    scores = ReplayScores(['background', *(c.name for c in segmenter.vocabulary.classes)])
+    if job.out:
+        job.out.write_label_map(segmenter.vocabulary, job.reader.start_time)
+
+    def write(out: ResultBag, step: Step[Segmentation]) -> None:
+        if step.frame and step.result:
+            out.write_result(step.frame, step.result, step.message.time)
+
+    steps = replay_frames(job.reader, job.camera, job.others, segmenter)
+    complete = count_frames(job, steps, scores, write)
+    encoder, settings = segmenter.encoder.name, segmenter.config
+    summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
+    return checked(summary | {'mode': 'offline', 'complete': complete})
+
+
+def checked(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary that is complete.
+
+    Raises:
+        Interrupted: it is not.
+    """
+    if not summary['complete']:
+        raise Interrupted(summary)
+    return summary
+
+
+def replay_live(job: Job, config: Path, names: Sequence[str], rate: float | None) -> dict[str, Any]:
+    """Play the frames into the node, at a rate or each after the answer before it; report.
+
+    Raises:
+        LiveReplayError: the node failed.
+        CommandError: it answered nothing.
+        BagError: a frame or its true labels can't be used.
+        Interrupted: by Ctrl-C, after some frames.
+    """
+    from llmseg_ros.classes import ClassRegistry
+    from llmseg_ros.config import load_config
+    from llmseg_ros.demo.bags import LABEL_MAP_TOPIC
+    from llmseg_ros.evaluation import live_replay
+    from llmseg_ros.evaluation.replay import ReplayScores
+    from llmseg_ros.evaluation.report import replay_report
+    from llmseg_ros.refine import available_refiner
+
+    settings = load_config(config)
+    update = ClassRegistry().update(names)
+    say_refused(update)
+    accepted = [entry.name for entry in update.classes]
+    scores = ReplayScores(['background', *accepted])
+
+    def write(out: ResultBag, step: Step[Answer]) -> None:
+        if step.result:
+            for topic, raw in step.result.messages.items():
+                out.write_raw(topic, raw, step.message.time)
+
+    with tempfile.TemporaryDirectory(prefix='llmseg_replay_') as name:
+        folder = Path(name)
+        live_replay.write_parameters(
+            folder / live_replay.PARAMETERS, config, settings, accepted, live=rate is not None
+        )
+        played_all = play(job, folder, rate)
+        with live_replay.opened_answers(folder) as answers:
+            if job.out and (label_map := answers.label_map()):
+                job.out.write_raw(LABEL_MAP_TOPIC, label_map, job.reader.start_time)
+            steps = live_replay.answered_frames(job.reader, job.camera, job.others, answers)
+            complete = count_frames(job, steps, scores, write) and played_all
+            live = live_replay.live_numbers(answers.played, answers.arrivals)
+    settings = replace(settings, refine=available_refiner(settings.refine))
+    encoder = answers.played.encoder
+    summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
+    mode = 'lockstep' if rate is None else 'realtime'
+    return checked(summary | {'mode': mode, 'complete': complete, 'live': live})
+
+
+def play(job: Job, folder: Path, rate: float | None) -> bool:
+    """Play the camera into the node, showing how far it is; False where Ctrl-C ended it.
+
+    Raises:
+        LiveReplayError: the node or the player failed.
+    """
+    from llmseg_ros.evaluation import live_replay
+    from llmseg_ros.evaluation.bag import COMPRESSED_TYPE, full_type
+
+    total, done = sum(connection.msgcount for connection in job.camera), 0
     with progress(total, 'frames') as advance:
-        for message, frame, result in replay_frames(reader, camera, others, segmenter):
-            if out:
-                out.write_message(message)
-            if frame is None or result is None:
-                continue
-            scores.add(result, truth.find(frame, len(scores.names)) if truth else None)
-            if out:
-                out.write_result(frame, result, message.time)
-            advance()
-    if truth and not scores.labelled:
+
+        def say(line: str) -> None:
+            nonlocal done
+            while line.isdecimal() and done < int(line):
+                advance()
+                done += 1
+
+        camera = job.camera[0]
+        compressed = full_type(camera) == COMPRESSED_TYPE
+        wants_masks = job.out is not None
+        return live_replay.play(job.bag, camera.topic, folder, say, compressed, wants_masks, rate)
+
+
+def count_frames(
+    job: Job,
+    steps: Iterable[Step[Any]],
+    scores: ReplayScores,
+    write_result: Callable[[ResultBag, Step[Any]], None],
+) -> bool:
+    """Count the frames into `scores` and write the new bag; return whether all could be.
+
+    Raises:
+        BagError: a frame or its true labels can't be used.
+        CommandError: there is none, or none has true labels.
+        KeyboardInterrupt: before the first was done.
+    """
+    from llmseg_ros.evaluation.replay import count_steps
+
+    def write(step: Step[Any]) -> None:
+        if job.out:
+            job.out.write_message(step.message)
+            write_result(job.out, step)
+
+    total = sum(connection.msgcount for connection in job.camera)
+    with progress(total, 'frames') as advance:
+        try:
+            for _ in count_steps(steps, job.truth, scores, write):
+                advance()
+        except KeyboardInterrupt:
+            if not scores.shares:
+                raise
+            return False
+    if not scores.shares:
+        raise CommandError('no frame was answered')
+    if job.truth and not scores.labelled:
         raise CommandError('no label image has the stamp of a camera frame')
+    return True
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -160,3 +356,27 @@ def print_summary(summary: dict[str, Any]) -> None:
             f'{summary["labelled_frames"]} frames with true labels: '
             f'mIoU {percent(summary["miou"])}, pixel accuracy {percent(summary["pixel_accuracy"])}'
         )
+    if 'live' in summary:
+        print_live(summary['live'])
+
+
+def print_live(live: dict[str, Any]) -> None:
+    """Print how the node fared, and in which clock."""
+    wall = live['wall_clock']
+    latency = wall['latency_ms']
+    print(
+        f'{live["frames_out"]} of {live["frames_in"]} frames answered by the node; latency '
+        f'p50 {latency["p50"]} ms, p95 {latency["p95"]} ms, max {latency["max"]} ms'
+    )
+    if 'bag_clock' in live:
+        age = live['bag_clock']['age_ms']
+        print(
+            f'in {or_dash(wall["in_hz"])} Hz, out {or_dash(wall["out_hz"])} Hz, '
+            f'jitter {or_dash(wall["jitter_ms"])} ms; age of the results by the clock of the bag '
+            f'p50 {age["p50"]} ms, p95 {age["p95"]} ms, max {age["max"]} ms'
+        )
+
+
+def or_dash(value: float | None) -> str:
+    """Return a number, and a dash where it is undefined."""
+    return '-' if value is None else str(value)

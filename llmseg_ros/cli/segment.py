@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llmseg_ros.classes import ClassUpdate
     from llmseg_ros.segmentation import Segmentation
     from llmseg_ros.segmenter import Segmenter
 
@@ -190,11 +191,16 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
 
         segmenter = Segmenter.from_config(config)
         update = segmenter.set_classes(names)
+    say_refused(update)
+    return segmenter
+
+
+def say_refused(update: ClassUpdate) -> None:
+    """Say on stderr which names of a class list were refused or merged."""
     for message in update.messages:
         note(message)
     if not update.classes:
         note('no class names, so everything is background')
-    return segmenter
 
 
 def found_in_words(result: Segmentation) -> str:

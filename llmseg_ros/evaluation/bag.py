@@ -114,11 +114,14 @@ def find_image_connections(
     A compressed twin of a raw topic and depth images don't count.
 
     Raises:
-        BagError: there is no such topic, or the choice is not clear.
+        BagError: there is no such topic, it has no messages, or the choice is not clear.
     """
     types = (IMAGE_TYPE, COMPRESSED_TYPE)
     if topic:
-        return connections_of(reader, topic, types)
+        found = connections_of(reader, topic, types)
+        if not any(connection.msgcount for connection in found):
+            raise BagError(f'topic {topic} has no messages')
+        return found
     topics = {c.topic for c in reader.connections if full_type(c) in types and c.msgcount}
     topics = {
         name

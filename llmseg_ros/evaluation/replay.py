@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from llmseg_ros.demo.bags import IMAGE_TYPE, stamp_of
+from llmseg_ros.demo.bags import IMAGE_TYPE, NANOSECONDS
 from llmseg_ros.evaluation.bag import (
     BagError,
     BagMessage,
@@ -23,7 +24,7 @@ from llmseg_ros.evaluation.bag import (
 )
 from llmseg_ros.evaluation.evaluate import map_ahead
 from llmseg_ros.evaluation.metrics import IGNORED, confusion_matrix
-from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.segmentation import Segmentation, frame_before
 from llmseg_ros.segmenter import Segmenter
 
 
@@ -41,8 +42,73 @@ class Frame(NamedTuple):
     rgb: NDArray[np.uint8]
 
 
+class Labelled(Protocol):
+    """What a frame led to, in this process or in the node's.
+
+    Attributes:
+        labels: (H, W) uint16 ids.
+        timings_ms: wall time by stage.
+    """
+
+    @property
+    def labels(self) -> NDArray[np.uint16]: ...
+    @property
+    def timings_ms(self) -> Mapping[str, float]: ...
+
+
+Result = TypeVar('Result', bound=Labelled)
+
+
+@dataclass(frozen=True)
+class Step(Generic[Result]):
+    """A message of the bag; where it is a frame that was segmented, the frame and its result."""
+
+    message: BagMessage
+    frame: Frame | None
+    result: Result | None
+
+
+class StampedMessages:
+    """The messages of a topic, found by stamp.
+
+    Attributes:
+        times: when the message of a stamp was recorded, both in nanoseconds.
+    """
+
+    def __init__(self, reader: AnyReader, connections: Sequence[Connection]) -> None:
+        """Look through the topic.
+
+        Raises:
+            BagError: two of its messages have one stamp.
+        """
+        self._reader = reader
+        self._connections = connections
+        self.times: dict[int, int] = {}
+        for message in read_messages(reader, connections) if connections else ():
+            stamp = stamp_in(message, reader.is2)
+            if stamp in self.times:
+                topic = message.connection.topic
+                raise BagError(f'two messages of {topic} have the stamp {stamp}')
+            self.times[stamp] = message.time
+
+    def find(self, stamp: int) -> BagMessage | None:
+        """Return the message with a stamp; None where there is none."""
+        time = self.times.get(stamp)
+        if time is None:
+            return None
+        for found in self._reader.messages(self._connections, start=time, stop=time + 1):
+            message = BagMessage(*found)
+            if stamp_in(message, self._reader.is2) == stamp:
+                return message
+        return None
+
+
 class TrueLabels:
-    """The label images of a topic, found by stamp."""
+    """The label images of a topic.
+
+    Attributes:
+        messages: by stamp.
+    """
 
     def __init__(self, reader: AnyReader, topic: str) -> None:
         """Look through the topic.
@@ -50,30 +116,18 @@ class TrueLabels:
         Raises:
             BagError: it isn't there, isn't of images, or two have one stamp.
         """
-        self._reader = reader
+        self.messages = StampedMessages(reader, connections_of(reader, topic, (IMAGE_TYPE,)))
+        self._deserialize = reader.deserialize
         self._topic = topic
-        self._connections = connections_of(reader, topic, (IMAGE_TYPE,))
-        self._time_of_stamp: dict[int, int] = {}
-        for message in read_messages(reader, self._connections):
-            stamp = stamp_of(reader.deserialize(message.raw, full_type(message.connection)))
-            if stamp in self._time_of_stamp:
-                raise BagError(f'two label images of {topic} have the stamp {stamp}')
-            self._time_of_stamp[stamp] = message.time
 
-    def find(self, frame: Frame, count: int) -> NDArray[np.uint16] | None:
-        """Return the (H, W) true ids of a frame, IGNORED where unlabelled; None without any.
+    def decode(self, message: BagMessage, frame: Frame, count: int) -> NDArray[np.uint16]:
+        """Return the (H, W) true ids of a frame, IGNORED where unlabelled.
 
         Raises:
             BagError: the sizes differ, or an id is not below `count`.
         """
-        time = self._time_of_stamp.get(frame.stamp)
-        if time is None:
-            return None
-        for message in self._reader.messages(self._connections, start=time, stop=time + 1):
-            labels = self._reader.deserialize(message[2], full_type(message[0]))
-            if stamp_of(labels) == frame.stamp:
-                return self._checked(message_to_labels(labels), frame, count)
-        return None
+        labels = self._deserialize(message.raw, full_type(message.connection))
+        return self._checked(message_to_labels(labels), frame, count)
 
     def _checked(self, truth: NDArray[np.uint16], frame: Frame, count: int) -> NDArray[np.uint16]:
         if truth.shape != frame.rgb.shape[:2]:
@@ -114,7 +168,7 @@ class ReplayScores:
         self.confusion = np.zeros((len(self.names),) * 2, np.int64)
         self._last: NDArray[np.uint16] | None = None
 
-    def add(self, result: Segmentation, truth: NDArray[np.uint16] | None) -> None:
+    def add(self, result: Labelled, truth: NDArray[np.uint16] | None) -> None:
         """Count the next frame."""
         labels = result.labels
         self.timings_ms.append(result.timings_ms)
@@ -138,7 +192,7 @@ def replay_frames(
     others: Sequence[Connection],
     segmenter: Segmenter,
     workers: int = 2,
-) -> Iterator[tuple[BagMessage, Frame | None, Segmentation | None]]:
+) -> Iterator[Step[Segmentation]]:
     """Segment the camera's frames and hand on the other messages, by time.
 
     Args:
@@ -159,16 +213,57 @@ def replay_frames(
         return message, to_frame(reader, message)
 
     stamps: set[int] = set()
-    last: Segmentation | None = None
+    last: tuple[int, Segmentation] | None = None
     for message, frame in map_ahead(decode, read_messages(reader, [*camera, *others]), workers):
-        if frame and frame.stamp in stamps:
-            raise BagError(f'two frames of {message.connection.topic} have the stamp {frame.stamp}')
         if frame is None:
-            yield message, None, None
+            yield Step(message, None, None)
             continue
-        stamps.add(frame.stamp)
-        last = segmenter.segment(frame.rgb, previous=last)
-        yield message, frame, last
+        refuse_second(frame.stamp, stamps, message)
+        result = segmenter.segment(frame.rgb, previous=frame_before(last, frame.stamp))
+        last = frame.stamp, result
+        yield Step(message, frame, result)
+
+
+def refuse_second(stamp: int, stamps: set[int], message: BagMessage) -> None:
+    """Raise BagError where a frame before had the stamp; note it."""
+    if stamp in stamps:
+        raise BagError(f'two frames of {message.connection.topic} have the stamp {stamp}')
+    stamps.add(stamp)
+
+
+def count_steps(
+    steps: Iterable[Step[Result]],
+    truth: TrueLabels | None,
+    scores: ReplayScores,
+    write: Callable[[Step[Result]], None] | None = None,
+) -> Iterator[Frame]:
+    """Count the frames into `scores` and write every step, on a thread beside the segmentation.
+
+    Yields:
+        The frames that are done.
+
+    Raises:
+        BagError: true labels can't be used.
+    """
+
+    def with_truth() -> Iterator[tuple[Step[Result], BagMessage | None]]:
+        for step in steps:  # bags are read on this thread alone
+            yield step, truth.messages.find(step.frame.stamp) if truth and step.frame else None
+
+    def count(item: tuple[Step[Result], BagMessage | None]) -> Frame | None:
+        step, labels = item
+        if step.frame is not None and step.result is not None:
+            true_ids = None
+            if truth and labels:
+                true_ids = truth.decode(labels, step.frame, len(scores.names))
+            scores.add(step.result, true_ids)
+        if write:
+            write(step)
+        return step.frame
+
+    for frame in map_ahead(count, with_truth(), 1):
+        if frame is not None:
+            yield frame
 
 
 def to_frame(reader: AnyReader, message: BagMessage) -> Frame:
@@ -177,10 +272,40 @@ def to_frame(reader: AnyReader, message: BagMessage) -> Frame:
     Raises:
         BagError: it does not decode.
     """
+    image = deserialize_image(reader, message)
+    return Frame(frame_stamp(message, reader.is2), image.header, message_to_rgb(image))
+
+
+def deserialize_image(reader: AnyReader, message: BagMessage) -> Any:
+    """Return a camera message as rosbags has it.
+
+    Raises:
+        BagError: it does not decode.
+    """
     try:
-        image: Any = reader.deserialize(message.raw, full_type(message.connection))
+        return reader.deserialize(message.raw, full_type(message.connection))
     except Exception as error:  # rosbags raises what its generated code runs into
         raise BagError(
             f'a message of {message.connection.topic} does not decode: {error}'
         ) from error
-    return Frame(stamp_of(image) or message.time, image.header, message_to_rgb(image))
+
+
+def frame_stamp(message: BagMessage, is2: bool) -> int:
+    """Return what tells a frame from the others: its stamp, the time of recording without one."""
+    return stamp_in(message, is2) or message.time
+
+
+def stamp_in(message: BagMessage, is2: bool) -> int:
+    """Return the stamp in nanoseconds of a message that begins with a header.
+
+    Raises:
+        BagError: the message is too short.
+    """
+    # Four bytes come before it: of ROS 2 the encoding, of ROS 1 the header's sequence number.
+    order = '>' if is2 and message.raw[1:2] == b'\0' else '<'
+    try:
+        seconds, nanoseconds = struct.unpack_from(f'{order}iI', message.raw, 4)
+    except struct.error as error:
+        topic = message.connection.topic
+        raise BagError(f'a message of {topic} has {len(message.raw)} bytes') from error
+    return int(seconds * NANOSECONDS + nanoseconds)

@@ -18,6 +18,7 @@ from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
 
 if TYPE_CHECKING:
+    from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.segmenter import Segmenter
 
@@ -137,7 +138,7 @@ def versions() -> dict[str, str]:
 
 
 def replay_report(
-    bag: str, topic: str, segmenter: Segmenter, scores: ReplayScores
+    bag: str, topic: str, encoder: str, config: SegmenterConfig, scores: ReplayScores
 ) -> dict[str, Any]:
     """Sum up the frames of a bag; what needs true labels is None where there are none."""
     confusion = scores.confusion
@@ -153,7 +154,7 @@ def replay_report(
         'frames': len(scores.shares),
         'labelled_frames': scores.labelled,
         'classes': list(scores.names),
-        'encoder': segmenter.encoder.name,
+        'encoder': encoder,
         'versions': versions(),
         'miou': number(metrics.mean_iou(confusion)),
         'pixel_accuracy': number(metrics.pixel_accuracy(confusion)),
@@ -162,5 +163,5 @@ def replay_report(
         'changed_pixels': number(changed),
         'presence_changes': by_name(scores.presence_changes()),
         'timing_ms': timing(scores.timings_ms),
-        'config': dataclasses.asdict(segmenter.config),
+        'config': dataclasses.asdict(config),
     }

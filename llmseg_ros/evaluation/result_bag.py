@@ -73,6 +73,10 @@ class ResultBag:
         connection = self._connections[message.connection.id]
         self._writer.write(connection, message.time, message.raw)
 
+    def write_raw(self, topic: str, raw: bytes | memoryview, time: int) -> None:
+        """Write a result as the node sent it."""
+        self._writer.write(self._results[topic], time, raw)
+
     def write_label_map(self, vocabulary: Vocabulary, time: int) -> None:
         """Write the class list in force."""
         info = self._types.types['llmseg_ros/msg/ClassInfo']
@@ -140,8 +144,7 @@ class ResultBag:
         return self._types.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
 
     def _write(self, topic: str, kind: str, message: Any, time: int) -> None:
-        raw = self._types.serialize_cdr(message, kind)
-        self._writer.write(self._results[topic], time, raw)
+        self.write_raw(topic, self._types.serialize_cdr(message, kind), time)
 
 
 @contextmanager
@@ -149,10 +152,13 @@ def result_bag(path: Path, reader: AnyReader) -> Iterator[ResultBag]:
     """Open a new bag for results; it has its name only once it is complete.
 
     Raises:
-        BagError: the name is taken, or the old bag can't be copied.
+        BagError: the name is taken, the old bag can't be copied, or the disk is full.
     """
-    with (
-        complete_bag(path) as partial,
-        Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
-    ):
-        yield ResultBag(writer, reader)
+    try:
+        with (
+            complete_bag(path) as partial,
+            Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
+        ):
+            yield ResultBag(writer, reader)
+    except OSError as error:
+        raise BagError(f'{path} can not be written: {error.strerror or error}') from error
