@@ -1,0 +1,303 @@
+"""Tables of the report page: cells with the value they are sorted by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.evaluation.metrics import Counts, class_iou, ratio
+from llmseg_ros.visualize import palette
+
+NONE = '\N{EN DASH}'
+MINUS = '\N{MINUS SIGN}'
+LARGE_MATRIX = 40  # classes from which on a confusion matrix is drawn without numbers
+MOST_CONFUSED = 20  # pairs
+SMALLEST_SHARE = 0.005  # of a class's pixels: smaller cells of a large matrix aren't drawn
+
+
+class Cell(NamedTuple):
+    """A cell of a table.
+
+    Attributes:
+        text: what is read.
+        value: what it is sorted by; None: by the text, or last where the text is NONE.
+        bar: length of a bar behind it, in [0, 1].
+        heat: how strongly it is coloured, in [0, 1].
+        right: whether the heat is that of pixels that are right.
+        colour: of a class, '#rrggbb'.
+        title: more in words.
+    """
+
+    text: str
+    value: float | None = None
+    bar: float | None = None
+    heat: float = 0.0
+    right: bool = False
+    colour: str = ''
+    title: str = ''
+
+
+class Table(NamedTuple):
+    """A table that can be sorted by each column; `kind` is a class of the style sheet."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ''
+    kind: str = ''
+
+    def are_numbers(self) -> list[bool]:
+        """Return which columns have numbers that stand below each other."""
+        columns = zip(*self.rows, strict=True)
+        return [any(c.value is not None and c.bar is None for c in column) for column in columns]
+
+
+class Matrix(NamedTuple):
+    """A confusion matrix too large for numbers.
+
+    Attributes:
+        size: rows and columns.
+        cells: column, row, heat, whether it is on the diagonal, what it shows in words.
+    """
+
+    size: int
+    cells: Sequence[tuple[int, int, float, bool, str]]
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent."""
+    return NONE if share is None or math.isnan(share) else f'{100 * share:.1f} %'
+
+
+def colour_of(class_id: int) -> str:
+    """Return the colour of a class as '#rrggbb'."""
+    return '#' + bytes(palette(class_id + 1)[-1].tolist()).hex()
+
+
+def share_cell(share: float | None, bar: bool = False) -> Cell:
+    """Return a cell with a share in percent."""
+    if share is None or math.isnan(share):
+        return Cell(NONE)
+    return Cell(percent(share), share, share if bar else None)
+
+
+def count_cell(count: int) -> Cell:
+    """Return a cell with a whole number."""
+    return Cell(f'{count:,}', count)
+
+
+def difference_cell(value: float | None, base: float | None) -> Cell:
+    """Return a cell with the difference of two shares in percentage points."""
+    if value is None or base is None:
+        return Cell(NONE)
+    points = round(100 * (value - base), 2)
+    sign = MINUS if points < 0 else '+' if points > 0 else ''
+    return Cell(f'{sign}{abs(points):.2f}', points)
+
+
+def class_cell(class_id: int, name: str) -> Cell:
+    """Return a cell with the name of a class and its colour."""
+    return Cell(name, colour=colour_of(class_id))
+
+
+def class_table(names: Sequence[str], first: int, confusion: Counts) -> Table:
+    """Return what holds for each class from id `first` on."""
+    hits = np.diagonal(confusion)
+    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    iou_n, recall_n, precision_n = class_iou(confusion), ratio(hits, truth), ratio(hits, predicted)
+    total = confusion.sum()
+    rows = [
+        [
+            class_cell(i, names[i]),
+            share_cell(iou_n[i], bar=True),
+            share_cell(recall_n[i]),
+            share_cell(precision_n[i]),
+            share_cell(float(ratio(truth[i], total))),
+            share_cell(float(ratio(predicted[i], total))),
+        ]
+        for i in range(first, len(names))
+    ]
+    return Table(
+        'IoU by class',
+        ('class', 'IoU', 'recall', 'precision', 'share of truth', 'share of prediction'),
+        rows,
+        f'Recall is the share of the true pixels that are found, precision the share of the '
+        f'predicted ones that are right. {NONE} means that a class does not occur.',
+        'classes',
+    )
+
+
+def presence_table(summary: Mapping[str, Any]) -> Table:
+    """Return how much of a bag each class covers, and how steadily."""
+    rows = [
+        [
+            class_cell(class_id, name),
+            share_cell(share, bar=True),
+            count_cell(summary['presence_changes'][name]),
+        ]
+        for class_id, (name, share) in enumerate(summary['class_share'].items())
+    ]
+    columns = ('class', 'share of the pixels', 'appeared or vanished')
+    return Table('Share of the pixels by class', columns, rows, kind='classes')
+
+
+def confusion_table(names: Sequence[str], confusion: Counts) -> Table | None:
+    """Return the confusion matrix with rows for the truth in percent of it, None if too large."""
+    if len(names) > LARGE_MATRIX:
+        return None
+    share_nn = row_shares(confusion)
+    rows = [
+        [class_cell(i, names[i])]
+        + [
+            Cell(
+                f'{100 * share_nn[i, j]:.0f}' if share_nn[i, j] >= SMALLEST_SHARE else '',
+                share_nn[i, j],
+                heat=share_nn[i, j],
+                right=i == j,
+                title=confusion_in_words(names, confusion, share_nn, i, j),
+            )
+            for j in range(len(names))
+        ]
+        for i in np.flatnonzero(confusion.sum(axis=1)).tolist()
+    ]
+    return Table(
+        'Confusion matrix',
+        ('truth \N{RIGHTWARDS ARROW} prediction', *names),
+        rows,
+        'Percent of the true pixels of the row that are labelled as the column.',
+        'matrix',
+    )
+
+
+def confusion_matrix_cells(names: Sequence[str], confusion: Counts) -> Matrix | None:
+    """Return the cells of a large confusion matrix to draw, None where a table can show it."""
+    if len(names) <= LARGE_MATRIX:
+        return None
+    share_nn = row_shares(confusion)
+    cells = [
+        (
+            j,
+            i,
+            round(share_nn[i, j], 3),
+            i == j,
+            confusion_in_words(names, confusion, share_nn, i, j),
+        )
+        for i, j in np.argwhere(share_nn >= SMALLEST_SHARE).tolist()
+    ]
+    return Matrix(len(names), cells)
+
+
+def confused_pairs(names: Sequence[str], confusion: Counts) -> Table:
+    """Return the pairs of classes with the most wrong pixels."""
+    wrong = confusion - np.diag(np.diagonal(confusion))
+    share_nn = row_shares(confusion)
+    order = np.argsort(-wrong, axis=None, kind='stable')[:MOST_CONFUSED]
+    pairs = [divmod(int(index), len(names)) for index in order if wrong.flat[index]]
+    rows = [
+        [
+            class_cell(i, names[i]),
+            class_cell(j, names[j]),
+            count_cell(int(wrong[i, j])),
+            share_cell(share_nn[i, j], bar=True),
+        ]
+        for i, j in pairs
+    ]
+    columns = ('truth', 'labelled as', 'pixels', 'share of the true class')
+    return Table('Most confused', columns, rows, kind='pairs')
+
+
+def row_shares(confusion: Counts) -> NDArray[np.float64]:
+    """Return every cell of a confusion matrix as a share of its row, 0 in empty rows."""
+    return np.nan_to_num(ratio(confusion, confusion.sum(axis=1, keepdims=True)))
+
+
+def confusion_in_words(
+    names: Sequence[str], confusion: Counts, share_nn: NDArray[np.float64], i: int, j: int
+) -> str:
+    return (
+        f'truth {names[i]}, labelled {names[j]}: {percent(share_nn[i, j])}, '
+        f'{confusion[i, j]:,} pixels'
+    )
+
+
+def stage_table(timing: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return median and 95th percentile of every stage."""
+    rows = [
+        [Cell(stage), *(Cell(f'{of[key]:.1f}', of[key]) for key in ('p50', 'p95'))]
+        for stage, of in timing.items()
+    ]
+    return Table('Time by stage', ('stage', 'p50 in ms', 'p95 in ms'), rows)
+
+
+def run_table(runs: Sequence[Mapping[str, Any]], configured: str) -> Table:
+    """Return the runs of an ablation, and how far each is from the best and the configured one."""
+    axes = [setting.partition('=')[0] for setting in runs[0]['name'].split()]
+    best = max(runs, key=miou_of)
+    base = next(run for run in runs if run['name'] == configured)
+    rows = []
+    for run in runs:
+        values = [setting.partition('=')[2] for setting in run['name'].split()]
+        marks = [m for m, of in (('best', best), ('configured', base)) if of is run]
+        total = run['timing_ms']['total']
+        rows.append(
+            [
+                *map(Cell, values),
+                Cell(', '.join(marks)),
+                share_cell(run['miou'], bar=True),
+                difference_cell(run['miou'], best['miou']),
+                difference_cell(run['miou'], base['miou']),
+                share_cell(run['boundary_iou']),
+                share_cell(run['pixel_accuracy']),
+                share_cell(run['mean_accuracy']),
+                share_cell(run['frequency_weighted_iou']),
+                *(Cell(f'{total[key]:.0f}', total[key]) for key in ('p50', 'p95')),
+            ]
+        )
+    differences = ('to best', 'to configured')
+    others = ('boundary IoU', 'pixel accuracy', 'mean accuracy', 'weighted IoU', 'ms p50', 'ms p95')
+    columns = (*axes, 'mark', 'mIoU', *differences, *others)
+    return Table('Runs', columns, rows, 'Differences are in percent points.')
+
+
+def miou_of(run: Mapping[str, Any]) -> float:
+    """Return the mIoU of a run, below all others where it is undefined."""
+    return -1.0 if run['miou'] is None else float(run['miou'])
+
+
+def class_by_run_table(runs: Sequence[Mapping[str, Any]], first: int) -> Table:
+    """Return the IoU of every class under every setting."""
+    rows = [
+        [class_cell(class_id, name), *(share_cell(run['class_iou'][name]) for run in runs)]
+        for class_id, name in enumerate(runs[0]['class_iou'], start=first)
+    ]
+    names = [' '.join(s.partition('=')[2] for s in run['name'].split()) for run in runs]
+    return Table('IoU by class and settings', ('class', *names), rows)
+
+
+def settings_table(config: Mapping[str, Any]) -> Table:
+    """Return the configuration, a setting a row."""
+    rows = [[Cell(name), Cell(text)] for name, text in flattened(config)]
+    return Table('Configuration', ('setting', 'value'), rows)
+
+
+def flattened(config: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:
+    """Return nested settings as (section.name, value)."""
+    found = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found += flattened(value, f'{prefix}{name}.')
+        else:
+            listed = isinstance(value, (list, tuple))
+            text = ', '.join(map(str, value)) if listed else str(value)
+            found.append((f'{prefix}{name}', text))
+    return found
+
+
+def version_table(versions: Mapping[str, str]) -> Table:
+    """Return the versions that the numbers depend on."""
+    rows = [[Cell(name), Cell(version)] for name, version in versions.items()]
+    return Table('Versions', ('package', 'version'), rows)

@@ -1,0 +1,108 @@
+"""Small evaluations and replays to make report pages of, with names that try to break out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.evaluation.datasets import Dataset
+from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, cells_of
+from llmseg_ros.evaluation.metrics import (
+    boundary_overlaps,
+    class_boundaries,
+    confusion_matrix,
+)
+from llmseg_ros.evaluation.pictures import (
+    Shot,
+    image_ious,
+    make_shot,
+    replay_recorder,
+    worst_and_best,
+)
+from llmseg_ros.evaluation.replay import ReplayScores
+from llmseg_ros.evaluation.report import evaluation_report, replay_report
+from llmseg_ros.evaluation.report_page import best_run, evaluation_page, replay_page
+from llmseg_ros.evaluation.variants import make_variants
+from llmseg_ros.segmentation import Segmentation
+
+HOSTILE = '<script>alert(1)</script>'
+QUOTED = '"><img src=x onerror=alert(2)> {{ 7 * 7 }}'
+SECOND = 1_000_000_000
+Labels = NDArray[np.uint16]
+
+
+def random_labels(rng: np.random.Generator, count: int) -> tuple[Labels, Labels]:
+    """Return true and predicted labels, of which two thirds agree."""
+    truth = rng.integers(0, count, (12, 16)).astype(np.uint16)
+    other = rng.integers(0, count, (12, 16)).astype(np.uint16)
+    return truth, np.where(rng.random((12, 16)) < 2 / 3, truth, other)
+
+
+def score(truth: Labels, labels: Labels, count: int, encode_ms: float) -> RunScore:
+    counted = np.ones(truth.shape, np.bool_)
+    overlaps = boundary_overlaps(
+        class_boundaries(truth, counted), class_boundaries(labels, counted)
+    )
+    cells = cells_of(confusion_matrix(truth, labels, count))
+    return RunScore(cells, overlaps, {'encode': encode_ms, 'fuse': 1.0})
+
+
+def make_dataset(classes: Sequence[str], name: str = f'set {HOSTILE}') -> Dataset:
+    id_of_value = np.arange(65536, dtype=np.uint16)
+    return Dataset(name, tuple(classes), True, id_of_value, ())
+
+
+def make_evaluation_page(
+    classes: Sequence[str], axes: Mapping[str, Sequence[str]], images: int = 9
+) -> str:
+    """Return the page on random labels."""
+    rng = np.random.default_rng(0)
+    dataset = make_dataset(classes)
+    count = len(dataset.names)
+    variants = make_variants(SegmenterConfig(), axes)
+    pairs = [[random_labels(rng, count) for _ in variants] for _ in range(images)]
+    names = [f'{index} {QUOTED}' for index in range(images)]
+    scores = [
+        ImageScores(name, tuple(score(*pair, count, 10 * index + 5) for pair in of_image))
+        for index, (name, of_image) in enumerate(zip(names, pairs, strict=True))
+    ]
+    summary = evaluation_report(dataset, variants, f'encoder {HOSTILE}', scores)
+    run = best_run(summary)
+    chosen = worst_and_best(image_ious(dataset, scores, run))
+
+    def shots(indices: Sequence[int]) -> list[Shot]:
+        rgb = rng.integers(0, 255, (12, 16, 3)).astype(np.uint8)
+        return [make_shot(names[i], '', rgb, pairs[i][run][1], pairs[i][run][0]) for i in indices]
+
+    worst, best = map(shots, chosen)
+    return evaluation_page(summary, dataset, scores, worst, best, variants[-1].name)
+
+
+def moving_square(index: int) -> tuple[NDArray[np.uint8], Labels]:
+    """Return a frame and labels with a square of class 1 that moves to the right."""
+    rgb = np.full((48, 64, 3), 90, np.uint8)
+    labels = np.zeros((48, 64), np.uint16)
+    labels[10:30, 2 * index : 2 * index + 20] = 1
+    rgb[labels == 1] = (200, 40, 40)
+    return rgb, labels
+
+
+def make_replay_page(
+    folder: Path, classes: Sequence[str], frames: int = 8, with_truth: bool = False
+) -> str:
+    """Return the page on a bag, its video beside it in the folder."""
+    scores = ReplayScores(['background', *classes])
+    with replay_recorder(folder, scores.names, frames, with_video=True) as recorder:
+        for index in range(frames):
+            rgb, labels = moving_square(index)
+            timings_ms = {'encode': 20.0 + index, 'fuse': 2.0}
+            truth = labels if with_truth else None
+            confidence = np.ones(labels.shape, np.float32)
+            scores.add(Segmentation(labels, confidence, (), 1, timings_ms), truth)
+            recorder.add(index * SECOND // 10, rgb, labels, timings_ms, truth)
+    summary = replay_report(f'bag {HOSTILE}', '/cam"era', 'encoder', SegmenterConfig(), scores)
+    return replay_page(summary, scores.confusion, recorder)

@@ -1,0 +1,260 @@
+"""report.html without a browser: what it says, that it needs nothing else, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.evaluation import tables
+from llmseg_ros.evaluation.charts import MAX_BARS, histogram, timeline
+from llmseg_ros.evaluation.evaluate import ImageScores
+from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.evaluation.pictures import (
+    NOT_COUNTED,
+    WRONG,
+    ReplayRecorder,
+    error_map,
+    make_shot,
+    worst_and_best,
+)
+from llmseg_ros.evaluation.report import evaluation_report
+from llmseg_ros.evaluation.report_page import configured_variant, evaluation_page
+from llmseg_ros.evaluation.variants import make_variants, with_setting
+
+from .pages import (
+    HOSTILE,
+    QUOTED,
+    SECOND,
+    make_dataset,
+    make_evaluation_page,
+    make_replay_page,
+    moving_square,
+    score,
+)
+
+NAN = float('nan')
+ABLATED = {'fusion': ('paper', 'max'), 'refine': ('none', 'pamr')}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, text, ids and what is linked to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ''
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or '') for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, *names: str) -> list[str]:
+        return [value for name, value in self.attributes if name in names]
+
+
+@pytest.fixture(scope='module')
+def evaluated() -> str:
+    return make_evaluation_page(('cat', HOSTILE, QUOTED), ABLATED)
+
+
+@pytest.fixture(scope='module')
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp('replay')
+    return make_replay_page(folder, (HOSTILE, QUOTED), with_truth=True), folder
+
+
+def test_names_stay_text(evaluated: str, replayed: tuple[str, Path]) -> None:
+    for html in (evaluated, replayed[0]):
+        page = Page(html)
+        assert page.tags.count('script') == 1
+        assert not [name for name, _ in page.attributes if name.startswith('on')]
+        assert page.text.count(HOSTILE) > 2
+        assert QUOTED in page.text
+        assert '49' not in page.text.partition('{{ 7')[2][:12]  # no template in a template
+    assert f'Evaluation on set {HOSTILE}' in Page(evaluated).text
+
+
+def test_nothing_is_loaded_from_elsewhere(evaluated: str, replayed: tuple[str, Path]) -> None:
+    for html, folder in ((evaluated, Path()), replayed):
+        page = Page(html)
+        ids = page.values('id')
+        assert len(ids) == len(set(ids))
+        for target in page.values('src', 'href'):
+            if target.startswith('#'):
+                assert target[1:] in ids
+            elif not target.startswith('data:image/'):
+                assert target == 'overlay.mp4'
+                assert (folder / target).is_file()
+        assert 'link' not in page.tags
+        assert 'url(' not in html
+        assert '@import' not in html
+
+
+def test_numbers_by_hand() -> None:
+    dataset = make_dataset(['cat', 'cup'], 'hand')
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint16)
+    labels = np.array([[0, 0, 1, 1], [0, 2, 1, 2]], np.uint16)
+    # background 3 of 4, cat 3 of 4, cup 0 of 2: mIoU 50 %; the second image is all right
+    variants = make_variants(SegmenterConfig(), {})
+    scores = [
+        ImageScores('first', (score(truth, labels, 3, 30),)),
+        ImageScores('second', (score(truth, truth, 3, 10),)),
+    ]
+    summary = evaluation_report(dataset, variants, 'encoder', scores)
+    confusion = np.array(summary['confusion']['pixels'])
+    rows = tables.class_table(dataset.names, 0, confusion).rows
+    shown = [[cell.text for cell in row] for row in rows]
+    assert shown == [
+        ['background', '87.5 %', '87.5 %', '100.0 %', '50.0 %', '43.8 %'],
+        ['cat', '87.5 %', '87.5 %', '100.0 %', '50.0 %', '43.8 %'],
+        ['cup', '0.0 %', tables.NONE, '0.0 %', '0.0 %', '12.5 %'],
+    ]
+    pairs = tables.confused_pairs(dataset.names, confusion).rows
+    assert [[cell.text for cell in row] for row in pairs] == [
+        ['background', 'cup', '1', '12.5 %'],
+        ['cat', 'cup', '1', '12.5 %'],
+    ]
+    matrix = tables.confusion_table(dataset.names, confusion)
+    assert matrix is not None
+    assert [[cell.text for cell in row] for row in matrix.rows] == [
+        ['background', '88', '', '12'],
+        ['cat', '', '88', '12'],
+    ]
+    assert matrix.rows[0][3].title == 'truth background, labelled cup: 12.5 %, 1 pixels'
+    page = Page(evaluation_page(summary, dataset, scores, [], [], variants[0].name))
+    assert 'first: 50.0 %' in page.text
+    assert 'second: 100.0 %' in page.text
+    assert 'first: 31.0 ms' in page.text
+    assert '58.3 %' in page.text  # mIoU of both
+    assert 'Not all images' in page.text  # the dataset has no samples at all
+
+
+def run_of(name: str, miou: float | None, total: float) -> dict[str, object]:
+    keys = ('boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
+    return {
+        'name': name,
+        'miou': miou,
+        **dict.fromkeys(keys, 0.5),
+        'timing_ms': {'total': {'p50': total, 'p95': total}},
+    }
+
+
+def test_differences_between_runs() -> None:
+    runs = [
+        run_of('fusion=paper refine=none', 0.40, 10),
+        run_of('fusion=paper refine=crf', 0.4567, 20),
+        run_of('fusion=max refine=none', None, 30),
+    ]
+    table = tables.run_table(runs, 'fusion=paper refine=none')
+    assert table.columns[:6] == ('fusion', 'refine', 'mark', 'mIoU', 'to best', 'to configured')
+    none = tables.NONE
+    assert [[cell.text for cell in row[:6]] for row in table.rows] == [
+        ['paper', 'none', 'configured', '40.0 %', f'{tables.MINUS}5.67', '0.00'],
+        ['paper', 'crf', 'best', '45.7 %', '0.00', '+5.67'],
+        ['max', 'none', '', none, none, none],
+    ]
+
+
+def test_the_configured_run_is_found() -> None:
+    config = with_setting(with_setting(SegmenterConfig(), 'fusion', 'max'), 'refine', 'pamr')
+    variants = make_variants(config, {**ABLATED, 'subclasses': ('none', 'packs')})
+    name = configured_variant(variants, config).name
+    assert name == 'fusion=max refine=pamr subclasses=packs'
+
+
+@pytest.mark.parametrize(('count', 'is_large'), [(5, False), (60, True), (171, True)])
+def test_confusion_of_many_classes(count: int, is_large: bool) -> None:
+    html = make_evaluation_page([f'class {index}' for index in range(count)], {})
+    assert ('<figure class="large-matrix">' in html) == is_large
+    assert ('class="scroll matrix' in html) != is_large
+    assert 'Most confused' in html
+    assert len(html) < 4_000_000
+
+
+def test_histogram_by_hand() -> None:
+    chart = histogram('title', [1.0] * 6 + [2.0, 3.0, 6.0], lambda value: f'{value:.0f} ms')
+    assert [bar.height for bar in chart.bars] == pytest.approx([1, 1 / 6, 1 / 6, 0, 1 / 6])
+    assert chart.x_ticks == ('1 ms', '6 ms')
+    assert chart.y_ticks == ('0', '6')
+    assert chart.bars[0].title == '1 ms to 2 ms: 6'
+
+
+@pytest.mark.parametrize('values', [[5.0], [0.0, 0.0], [3.0] * 100])
+def test_histogram_of_equal_values(values: Sequence[float]) -> None:
+    chart = histogram('title', values, str)
+    assert max(bar.height for bar in chart.bars) == 1
+
+
+def test_timeline_draws_every_value_or_groups_of_them() -> None:
+    chart = timeline('title', [1.0, NAN, 4.0], ['a', 'b', 'c'], str)
+    assert [bar.height for bar in chart.bars] == [0.25, 0, 1]
+    assert chart.bars[2].title == 'c: 4.0'
+    values = [1.0] * 1000
+    values[501] = 9.0
+    long = timeline('title', values, [f'image {i}' for i in range(1000)], str)
+    assert len(long.bars) == MAX_BARS
+    assert sum(bar.width for bar in long.bars) == pytest.approx(1)
+    (slow,) = [bar for bar in long.bars if bar.peak == 1]
+    assert slow.height == pytest.approx(1 / 9)
+    assert slow.title == '501 to 504: median 1.0, highest image 501: 9.0'
+
+
+@pytest.mark.parametrize(
+    ('ious', 'worst', 'best'),
+    [
+        ([], [], []),
+        ([0.5], [0], []),
+        ([0.9, 0.1, 0.5], [1, 2], [0]),
+        ([NAN, 0.3, 0.2], [2], [1]),
+        ([0.1 * i for i in range(10)], [0, 1, 2, 3], [9, 8, 7, 6]),
+    ],
+)
+def test_worst_and_best(ious: list[float], worst: list[int], best: list[int]) -> None:
+    assert worst_and_best(ious) == (worst, best)
+
+
+def test_error_map_by_hand() -> None:
+    rgb = np.full((1, 3, 3), 100, np.uint8)
+    truth = np.array([[1, 1, IGNORED]], np.uint16)
+    labels = np.array([[1, 0, 0]], np.uint16)
+    assert error_map(rgb, labels, truth).tolist() == [[[50] * 3, list(WRONG), list(NOT_COUNTED)]]
+
+
+def test_pictures_are_made_small() -> None:
+    rgb = np.zeros((600, 960, 3), np.uint8)
+    shot = make_shot('name', '', rgb, np.full((600, 960), 3, np.uint16))
+    assert shot.rgb.shape == (300, 480, 3)
+    assert shot.labels.shape == (300, 480)
+    assert shot.ids() == [3]
+    assert [title for title, _ in shot.pictures()] == ['image', 'overlay']
+    thin = make_shot('name', '', np.zeros((1, 2000, 3), np.uint8), np.zeros((1, 2000), np.uint16))
+    assert thin.rgb.shape == (1, 480, 3)
+
+
+def test_frames_worth_a_look() -> None:
+    recorder = ReplayRecorder(['background', 'cat'], 12, None)
+    for index in range(12):
+        rgb, labels = moving_square(index if index != 5 else 20)  # it jumps there, and back
+        truth = np.zeros_like(labels) if index == 9 else labels
+        recorder.add(index * SECOND, rgb, labels, {'encode': 1.0}, truth)
+    assert [shot.name for shot in recorder.top('changed')][:2] == [
+        'frame 6, 5.00 s',
+        'frame 7, 6.00 s',
+    ]
+    assert recorder.top('worst')[0].name == 'frame 10, 9.00 s'
+    assert [shot.name[:7] for shot in recorder.top('best')] == [
+        f'frame {number}' for number in (1, 2, 3, 4)
+    ]
+    assert [int(shot.name.split(',')[0][6:]) for shot in recorder.spread] == [1, 3, 5, 7, 9, 12]
+    assert np.isnan(recorder.changed[0])
+    assert recorder.changed[6] == recorder.changed[5]
