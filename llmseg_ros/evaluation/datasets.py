@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,6 +45,7 @@ class Dataset:
         id_of_value: (65536,) uint16, the id of every label value; IGNORED where the pixel does
             not count, NO_CLASS where the dataset has no such value.
         samples: in the order they are evaluated.
+        synonyms: other usual names by class, none of them a class as well.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Dataset:
     background: bool
     id_of_value: NDArray[np.uint16]
     samples: tuple[Sample, ...]
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,7 +171,19 @@ def published_dataset(root: Path, layout: Layout) -> Dataset:
                 f'{layout.title} below {root} lacks {len(missing)} of {len(samples)} {part} files, '
                 f'the first is {missing[0]}'
             )
-    return Dataset(layout.title, classes, bool(layout.background), id_of_value, samples)
+    background = bool(layout.background)
+    return Dataset(layout.title, classes, background, id_of_value, samples, synonyms_of(classes))
+
+
+def synonyms_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the other usual names of classes as shipped, without those that are classes too."""
+    text = shipped_path('config/classes/synonyms.yaml').read_text(encoding='utf-8')
+    known: dict[str, list[str]] = yaml.safe_load(text)
+    return {
+        name: tuple(other for other in known[name] if other not in classes)
+        for name in classes
+        if name in known
+    }
 
 
 def published_ids(root: Path, layout: Layout) -> list[str]:

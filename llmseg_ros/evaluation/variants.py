@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
+from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.refine import available_refiner
 from llmseg_ros.subclasses.llm import LlmError, llm_wanted
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -99,7 +100,7 @@ def make_variants(
 
 def find_subclasses(
     variants: Iterable[Variant],
-    classes: Sequence[str],
+    dataset: Dataset,
     progress: Callable[[int, str], AbstractContextManager[Callable[[], None]]],
 ) -> Known:
     """Look up the subclasses of all classes once, before anything is scored.
@@ -108,7 +109,7 @@ def find_subclasses(
 
     Args:
         variants: with their sources.
-        classes: names.
+        dataset: its classes and their synonyms.
         progress: of a number of answers gives a function to call after each.
 
     Raises:
@@ -118,11 +119,21 @@ def find_subclasses(
     for config in dict.fromkeys(variant.config.subclasses for variant in variants):
         with closing(Resolver(config)) as resolver:
             can_ask = resolver.can_ask and resolver.store is not None
-            missing = resolver.missing(classes) if can_ask else []
+            missing = resolver.missing(dataset.classes) if can_ask else []
             try:
                 with progress(len(missing), 'answers') as advance:
                     resolver.ask_all(missing, advance)
             except LlmError as error:
                 raise SubclassesError(f'{error}; --subclasses store does without it') from error
-            known[config] = {name: resolver.resolve(name) for name in classes}
+            known[config] = {
+                name: with_synonyms(resolver, name, dataset.synonyms.get(name, ()))
+                for name in dataset.classes
+            }
     return known
+
+
+def with_synonyms(resolver: Resolver, name: str, synonyms: Sequence[str]) -> Subclasses:
+    """Return synonyms and subclasses of a class; the latter under a synonym where it has none."""
+    resolved = (resolver.resolve(spelling) for spelling in (name, *synonyms))
+    found = next((one for one in resolved if one.source != 'name'), Subclasses((), 'name'))
+    return replace(found, names=tuple(dict.fromkeys((*synonyms, *found.names))))

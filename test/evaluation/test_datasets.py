@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from llmseg_ros.classes import clean_names
+from llmseg_ros.config import SubclassesConfig
 from llmseg_ros.evaluation.datasets import (
     LAYOUTS,
     DatasetError,
@@ -19,9 +20,12 @@ from llmseg_ros.evaluation.datasets import (
     only_samples,
     published_dataset,
     read_sample,
+    synonyms_of,
 )
 from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.evaluation.variants import with_source, with_synonyms
 from llmseg_ros.files import shipped_path
+from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 from llmseg_ros.visualize import palette
 
 
@@ -217,6 +221,27 @@ def test_a_value_per_class(layout: Layout) -> None:
     names = shipped_path(f'config/classes/{layout.classes}').read_text().splitlines()
     assert len(names) == len(layout.values)
     assert clean_names(names) == (names, [])
+
+
+@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
+def test_a_synonym_is_no_other_class(layout: Layout) -> None:
+    names = shipped_path(f'config/classes/{layout.classes}').read_text().splitlines()
+    synonyms = synonyms_of(names)
+    assert set(synonyms) <= set(names)
+    for name, others in synonyms.items():
+        assert not {name, *names} & set(others)
+        assert clean_names(others) == (list(others), [])
+
+
+def test_a_class_without_subclasses_takes_those_of_a_synonym() -> None:
+    resolver = Resolver(with_source(SubclassesConfig(), 'packs'))
+    sofas = resolver.resolve('sofa').names
+    found = with_synonyms(resolver, 'davenport', ['settle', 'sofa'])
+    assert found == Subclasses(('settle', 'sofa', *sofas), 'pack')
+    own = with_synonyms(resolver, 'cat', ['sofa'])
+    assert own == Subclasses(('sofa', *resolver.resolve('cat').names), 'pack')
+    assert with_synonyms(resolver, 'xyz', ['zyx']) == Subclasses(('zyx',), 'name')
+    assert with_synonyms(resolver, 'cat', []) == resolver.resolve('cat')
 
 
 def test_unknown_class(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from llmseg_ros.segmenter import Segmenter
 
 def make_evaluator(dataset: Dataset, config: Path, *axes: str) -> Evaluator:
     variants = make_variants(load_config(config), {axis: ABLATED[axis] for axis in axes})
-    return Evaluator(dataset, variants, find_subclasses(variants, dataset.classes, progress))
+    return Evaluator(dataset, variants, find_subclasses(variants, dataset, progress))
 
 
 @pytest.fixture(scope='module')
