@@ -179,3 +179,18 @@ def write_json(path: Path, data: Any) -> None:
             partial.write_text(text, encoding='utf-8', errors='backslashreplace')
     except OSError as error:
         raise CommandError(f'{path} can not be written: {error.strerror}') from error
+
+
+def write_report(folder: Path, summary: Any, page: str) -> None:
+    """Write report.html and report.json so that they are there complete or not at all.
+
+    Raises:
+        CommandError: they can't be written.
+    """
+    path = folder / 'report.html'
+    try:
+        with replacing(path) as partial:
+            partial.write_text(page, encoding='utf-8', errors='backslashreplace')
+            write_json(folder / 'report.json', summary)
+    except OSError as error:
+        raise CommandError(f'{path} can not be written: {error.strerror}') from error

@@ -22,6 +22,7 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
     write_json,
+    write_report,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def evaluate(
     report: Annotated[
         Path | None,
         typer.Option(
-            metavar='DIR', help='Write report.json and images.jsonl, the scores by image, here.'
+            metavar='DIR',
+            help='Write report.html, report.json and images.jsonl, the scores by image, here.',
         ),
     ] = None,
     resume: Annotated[
@@ -173,7 +175,7 @@ def evaluate(
     from llmseg_ros.evaluation.variants import find_subclasses, make_variants
 
     variants = make_variants(settings, axes)
-    known = find_subclasses(variants, data.classes, progress)
+    known = find_subclasses(variants, data, progress)
     samples = data.samples[part - 1 :: parts]
     with opened_scorer(data, variants, known, workers, ray, ray_workers) as scorer:
         if report:
@@ -188,7 +190,11 @@ def evaluate(
     summary = evaluation_report(data, variants, scorer.encoder, scores)
     print_report(summary)
     if report and not shard:
-        write_json(report / 'report.json', summary)
+        with waiting('writing the report'):
+            from llmseg_ros.evaluation.report_page import write_up_evaluation
+
+            page = write_up_evaluation(data, variants, known, settings, summary, scores)
+        write_report(report, summary, page)
     if json:
         write_json(json, summary)
     if interrupted:
@@ -392,20 +398,15 @@ def score_into(
     """Score images into a file; return all scores of its folder when resuming, else these.
 
     Raises:
-        RecordsError: what is there was made with other settings.
+        RecordsError: what is there was made with other settings, or the disk is full.
     """
-    from llmseg_ros.evaluation.records import (
-        read_all_records,
-        read_records,
-        recording,
-        write_record,
-    )
+    from llmseg_ros.evaluation.records import read_all_records, read_records, recording
 
     before = read_all_records(path.parent, settings) if resume else {}
     own = read_records(path, settings) if resume and path.exists() else ()
     missing = [sample for sample in samples if sample.id not in before]
-    with recording(path, settings, own) as file:
-        new, interrupted = score_all(scorer, missing, lambda image: write_record(file, image))
+    with recording(path, settings, own) as add:
+        new, interrupted = score_all(scorer, missing, add)
     return {**before, **new}, interrupted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from llmseg_ros.cli.common import (
     require_ros,
     resolve_config,
     write_json,
+    write_report,
 )
 from llmseg_ros.cli.segment import load_segmenter, say_refused
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
     from llmseg_ros.evaluation.live_replay import Answer
+    from llmseg_ros.evaluation.pictures import ReplayRecorder
     from llmseg_ros.evaluation.replay import ReplayScores, Step, TrueLabels
     from llmseg_ros.evaluation.result_bag import ResultBag
     from llmseg_ros.segmentation import Segmentation
@@ -84,8 +87,17 @@ def replay(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar='DIR', help='Write report.json into this folder.')
+        Path | None,
+        typer.Option(
+            metavar='DIR', help='Write report.html, report.json and overlay.mp4 into this folder.'
+        ),
     ] = None,
+    video: Annotated[
+        bool,
+        typer.Option(
+            '--video/--no-video', help='overlay.mp4 takes a fraction of a second a frame.'
+        ),
+    ] = True,
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
     ] = None,
@@ -105,8 +117,12 @@ def replay(
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
+    from llmseg_ros.evaluation.pictures import replay_recorder
     from llmseg_ros.evaluation.replay import TrueLabels
+    from llmseg_ros.evaluation.report_page import replay_page
     from llmseg_ros.evaluation.result_bag import result_bag
+
+    recorder = None
 
     try:
         with ExitStack() as stack:
@@ -114,7 +130,10 @@ def replay(
             camera = find_image_connections(reader, image, other_than=labels)
             truth = TrueLabels(reader, labels) if labels else None
             written = stack.enter_context(result_bag(out, reader)) if out else None
-            job = Job(bag, reader, camera, truth, written)
+            if report:
+                total = sum(connection.msgcount for connection in camera)
+                recorder = stack.enter_context(replay_recorder(report, names, total, video))
+            job = Job(bag, reader, camera, truth, written, recorder)
             if mode == 'offline':
                 summary = replay_offline(job, path, names)
             else:
@@ -123,9 +142,10 @@ def replay(
     except Interrupted as early:
         summary = early.summary
     print_summary(summary)
-    for target in (report and report / 'report.json', json):
-        if target:
-            write_json(target, summary)
+    if report and recorder:
+        write_report(report, summary, replay_page(summary, recorder))
+    if json:
+        write_json(json, summary)
     if not summary['complete']:
         without = f', {printable(out)} is not written' if out else ''
         note(f'interrupted with {summary["frames"]} frames done{without}')
@@ -154,6 +174,7 @@ class Job:
         camera: connections of the camera's topic.
         truth: true labels, where there are any.
         out: new bag, where one is wanted.
+        recorder: of what the report shows, where one is wanted.
     """
 
     bag: Path
@@ -161,6 +182,7 @@ class Job:
     camera: Sequence[Connection]
     truth: TrueLabels | None
     out: ResultBag | None
+    recorder: ReplayRecorder | None
 
     @property
     def others(self) -> list[Connection]:
@@ -205,10 +227,15 @@ def replay_offline(job: Job, config: Path, names: Sequence[str]) -> dict[str, An
             out.write_result(step.frame, step.result, step.message.time)
 
     steps = replay_frames(job.reader, job.camera, job.others, segmenter)
+    begin = time.perf_counter()
     complete = count_frames(job, steps, scores, write)
+    seconds = {
+        'wall': round(time.perf_counter() - begin, 3),
+        'segmenting': round(sum(sum(laps.values()) for laps in scores.timings_ms) / 1000, 3),
+    }
     encoder, settings = segmenter.encoder.name, segmenter.config
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
-    return checked(summary | {'mode': 'offline', 'complete': complete})
+    return checked(summary | {'mode': 'offline', 'complete': complete, 'seconds': seconds})
 
 
 def checked(summary: dict[str, Any]) -> dict[str, Any]:
@@ -314,9 +341,10 @@ def count_frames(
             write_result(job.out, step)
 
     total = sum(connection.msgcount for connection in job.camera)
+    show = job.recorder.add if job.recorder else None
     with progress(total, 'frames') as advance:
         try:
-            for _ in count_steps(steps, job.truth, scores, write):
+            for _ in count_steps(steps, job.truth, scores, write, show):
                 advance()
         except KeyboardInterrupt:
             if not scores.shares:

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from llmseg_ros.classes import clean_names
 from llmseg_ros.evaluation.datasets import Dataset, read_sample
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, sum_cells
 from llmseg_ros.evaluation.metrics import IGNORED, confusion_matrix, mean_iou
+from llmseg_ros.evaluation.replay import Frame, Labelled
 from llmseg_ros.evaluation.video import OverlayVideo, overlay_video
 from llmseg_ros.visualize import colour_labels, overlay
 
@@ -170,22 +172,17 @@ class ReplayRecorder:
         self.totals_ms: list[float] = []
         self.changed: list[float] = []
         self.spread: list[Shot] = []
+        self.confusion = np.zeros((len(names),) * 2, np.int64)
         self._spread = {index * (total - 1) // max(1, SPREAD - 1) for index in range(SPREAD)}
         self._heaps: dict[str, list[Ranked]] = {'changed': [], 'worst': [], 'best': []}
         self._last: NDArray[np.uint16] | None = None
 
-    def add(
-        self,
-        stamp: int,
-        rgb: NDArray[np.uint8],
-        labels: NDArray[np.uint16],
-        timings_ms: Mapping[str, float],
-        truth: NDArray[np.uint16] | None,
-    ) -> None:
-        """Take the next frame."""
+    def add(self, frame: Frame, result: Labelled, truth: NDArray[np.uint16] | None) -> None:
+        """Take the next frame, what it led to and its true ids."""
         index = len(self.stamps)
-        self.stamps.append(stamp)
-        self.totals_ms.append(sum(timings_ms.values()))
+        rgb, labels = frame.rgb, result.labels
+        self.stamps.append(frame.stamp)
+        self.totals_ms.append(sum(result.timings_ms.values()))
         comparable = self._last is not None and self._last.shape == labels.shape
         self.changed.append(float(np.mean(labels != self._last)) if comparable else float('nan'))
         self._last = labels
@@ -196,12 +193,14 @@ class ReplayRecorder:
             text = f'{100 * self.changed[-1]:.1f} % changed'
             self._rank('changed', self.changed[-1], text, *shot)
         if truth is not None:
-            iou = mean_iou(confusion_matrix(truth, labels, len(self.names)))
+            confusion = confusion_matrix(truth, labels, len(self.names))
+            self.confusion += confusion
+            iou = mean_iou(confusion)
             if not np.isnan(iou):
                 self._rank('worst', -iou, f'mIoU {100 * iou:.1f} %', *shot)
                 self._rank('best', iou, f'mIoU {100 * iou:.1f} %', *shot)
         if self.video:
-            self.video.add(stamp, rgb, labels)
+            self.video.add(frame.stamp, rgb, labels)
 
     def frame_name(self, index: int) -> str:
         """Return the number of a frame, and its time after the first."""
@@ -231,13 +230,20 @@ class ReplayRecorder:
 
 @contextmanager
 def replay_recorder(
-    folder: Path, names: Sequence[str], total: int, with_video: bool
+    folder: Path, classes: Sequence[str], total: int, with_video: bool
 ) -> Iterator[ReplayRecorder]:
     """Record for the page of a report folder; overlay.mp4 is there once the block is through.
+
+    Args:
+        folder: of the report.
+        classes: as they were asked for; what the class list refuses is left out.
+        total: about how many frames there will be.
+        with_video: whether to write the video.
 
     Raises:
         VideoError: the video can't be written.
     """
+    names = ['background', *clean_names(classes)[0]]
     if not with_video:
         yield ReplayRecorder(names, total, None)
         return

@@ -236,8 +236,16 @@ def count_steps(
     truth: TrueLabels | None,
     scores: ReplayScores,
     write: Callable[[Step[Result]], None] | None = None,
+    show: Callable[[Frame, Labelled, NDArray[np.uint16] | None], None] | None = None,
 ) -> Iterator[Frame]:
-    """Count the frames into `scores` and write every step, on a thread beside the segmentation.
+    """Count the frames into `scores`, on a thread beside the segmentation.
+
+    Args:
+        steps: as the bag has them.
+        truth: true labels, where there are any.
+        scores: to count into.
+        write: called with every step.
+        show: called with every frame that has a result, and its true ids.
 
     Yields:
         The frames that are done.
@@ -257,6 +265,8 @@ def count_steps(
             if truth and labels:
                 true_ids = truth.decode(labels, step.frame, len(scores.names))
             scores.add(step.result, true_ids)
+            if show:
+                show(step.frame, step.result, true_ids)
         if write:
             write(step)
         return step.frame

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.charts import Chart, histogram, timeline
@@ -202,22 +201,19 @@ def image_charts(ious: Sequence[float], ids: Sequence[str]) -> list[Chart]:
     ]
 
 
-def replay_page(
-    summary: Mapping[str, Any], confusion: NDArray[np.int64], recorded: ReplayRecorder
-) -> str:
+def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
     """Return the page on a bag.
 
     Args:
-        summary: replay_report's.
-        confusion: of the frames with true labels.
-        recorded: of all frames.
+        summary: as in report.json.
+        recorded: of all its frames.
     """
     names = recorded.names
     frames = [recorded.frame_name(index) for index in range(len(recorded.stamps))]
     labelled = summary['labelled_frames'] > 0
     class_tables = [tables.presence_table(summary)]
     if labelled:
-        class_tables.insert(0, tables.class_table(names, 0, confusion))
+        class_tables.insert(0, tables.class_table(names, 0, recorded.confusion))
     galleries = [
         gallery('Worst frames', recorded.top('worst'), names),
         gallery('Best frames', recorded.top('best'), names),
@@ -227,11 +223,12 @@ def replay_page(
     changes = timeline('Pixels whose label changed', recorded.changed, frames, percent)
     sections = [
         Section('classes', 'Classes', tables=class_tables),
-        *([confusion_section(names, confusion)] if labelled else []),
+        *([confusion_section(names, recorded.confusion)] if labelled else []),
+        *([live_section(summary)] if 'live' in summary else []),
         Section(
             'frames',
             'Frames',
-            video=VIDEO if recorded.video else '',
+            video=VIDEO if recorded.video and summary['complete'] else '',
             charts=[changes] if len(frames) > 1 else [],
             galleries=galleries,
         ),
@@ -239,6 +236,8 @@ def replay_page(
         about_section(summary),
     ]
     facts = [Fact('frames', f'{summary["frames"]:,}'), Fact('classes', str(len(names) - 1))]
+    if 'live' in summary:
+        facts.append(Fact('frames dropped', f'{summary["live"]["frames_dropped"]:,}'))
     if labelled:
         facts += [
             Fact('frames with true labels', f'{summary["labelled_frames"]:,}'),
@@ -247,7 +246,9 @@ def replay_page(
         ]
     facts.append(Fact('pixels changed from frame to frame', percent(summary['changed_pixels'])))
     facts.append(time_fact(summary['timing_ms'], 'frame'))
-    note = f'Camera topic {summary["image_topic"]}.'
+    note = f'Camera topic {summary["image_topic"]}, mode {summary["mode"]}.'
+    if not summary['complete']:
+        note += ' Interrupted before the end of the bag.'
     return render(f'Replay of {summary["dataset"]}', summary, note, facts, sections)
 
 
@@ -260,6 +261,14 @@ def confusion_section(names: Sequence[str], confusion: Counts) -> Section:
         tables=[t for t in (table, tables.confused_pairs(names, confusion)) if t and t.rows],
         matrix=tables.confusion_matrix_cells(names, confusion),
     )
+
+
+def live_section(summary: Mapping[str, Any]) -> Section:
+    """Return how the node fared."""
+    live = summary['live']
+    stages = tables.stage_table(live['node']['stages_ms'], 'Time by stage in the node')
+    shown = [tables.clock_table(live), stages, tables.count_table(live)]
+    return Section('node', 'Node', tables=[table for table in shown if table.rows])
 
 
 def time_section(

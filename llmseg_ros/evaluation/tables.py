@@ -224,13 +224,44 @@ def confusion_in_words(
     )
 
 
-def stage_table(timing: Mapping[str, Mapping[str, float]]) -> Table:
+def stage_table(timing: Mapping[str, Mapping[str, float]], caption: str = 'Time by stage') -> Table:
     """Return median and 95th percentile of every stage."""
     rows = [
         [Cell(stage), *(Cell(f'{of[key]:.1f}', of[key]) for key in ('p50', 'p95'))]
         for stage, of in timing.items()
     ]
-    return Table('Time by stage', ('stage', 'p50 in ms', 'p95 in ms'), rows)
+    return Table(caption, ('stage', 'p50 in ms', 'p95 in ms'), rows)
+
+
+def count_table(live: Mapping[str, Any]) -> Table:
+    """Return how many frames went into the node and what became of them, and rates."""
+    counts = {key: live[key] for key in ('frames_in', 'frames_out', 'frames_dropped')}
+    counts |= {f'{name} by the node': number for name, number in live['node']['frames'].items()}
+    counts |= {k: v for k, v in live['wall_clock'].items() if isinstance(v, (int, float))}
+    rows = [[Cell(in_words(name)), Cell(f'{value:,}', value)] for name, value in counts.items()]
+    return Table('Frames and rates', ('count', 'number'), rows)
+
+
+def clock_table(live: Mapping[str, Any]) -> Table:
+    """Return latency and the like, with the clock that they are in."""
+    rows = [
+        [
+            Cell(in_words(name)),
+            Cell(in_words(clock)),
+            *(Cell(f'{times[key]:,.1f}', times[key]) for key in ('p50', 'p95', 'max')),
+        ]
+        for clock in ('wall_clock', 'bag_clock')
+        for name, times in live.get(clock, {}).items()
+        if isinstance(times, Mapping)
+    ]
+    columns = ('time in ms', 'by', 'p50', 'p95', 'max')
+    note = 'Latency is from sending a frame to having its labels, age from its stamp.'
+    return Table('Latency', columns, rows, note)
+
+
+def in_words(key: str) -> str:
+    """Write a key of the report for people."""
+    return key.removesuffix('_ms').replace('_hz', ' in Hz').replace('_', ' ')
 
 
 def run_table(runs: Sequence[Mapping[str, Any]], configured: str) -> Table:

@@ -23,7 +23,7 @@ from llmseg_ros.evaluation.pictures import (
     replay_recorder,
     worst_and_best,
 )
-from llmseg_ros.evaluation.replay import ReplayScores
+from llmseg_ros.evaluation.replay import Frame, ReplayScores
 from llmseg_ros.evaluation.report import evaluation_report, replay_report
 from llmseg_ros.evaluation.report_page import best_run, evaluation_page, replay_page
 from llmseg_ros.evaluation.variants import make_variants
@@ -91,18 +91,26 @@ def moving_square(index: int) -> tuple[NDArray[np.uint8], Labels]:
     return rgb, labels
 
 
+def segmentation(labels: Labels, timings_ms: Mapping[str, float]) -> Segmentation:
+    return Segmentation(labels, np.ones(labels.shape, np.float32), (), 1, timings_ms)
+
+
 def make_replay_page(
-    folder: Path, classes: Sequence[str], frames: int = 8, with_truth: bool = False
+    folder: Path,
+    classes: Sequence[str],
+    frames: int = 8,
+    with_truth: bool = False,
+    **more: object,
 ) -> str:
-    """Return the page on a bag, its video beside it in the folder."""
+    """Return the page on a bag, its video beside it in the folder; `more` is for the report."""
     scores = ReplayScores(['background', *classes])
-    with replay_recorder(folder, scores.names, frames, with_video=True) as recorder:
+    with replay_recorder(folder, classes, frames, with_video=True) as recorder:
         for index in range(frames):
             rgb, labels = moving_square(index)
             timings_ms = {'encode': 20.0 + index, 'fuse': 2.0}
             truth = labels if with_truth else None
-            confidence = np.ones(labels.shape, np.float32)
-            scores.add(Segmentation(labels, confidence, (), 1, timings_ms), truth)
-            recorder.add(index * SECOND // 10, rgb, labels, timings_ms, truth)
+            result = segmentation(labels, timings_ms)
+            scores.add(result, truth)
+            recorder.add(Frame(index * SECOND // 10, None, rgb), result, truth)
     summary = replay_report(f'bag {HOSTILE}', '/cam"era', 'encoder', SegmenterConfig(), scores)
-    return replay_page(summary, scores.confusion, recorder)
+    return replay_page(summary | {'mode': 'offline', 'complete': True} | more, recorder)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +188,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(
         with (tmp_path / 'cut' / 'images.jsonl').open('a') as file:
             file.write('{"id": "rocket", "ru')  # as a power cut leaves it
         assert run(*arguments, '--report', tmp_path / 'cut', '--resume') == 0
-        assert len(segmented) == 3 + 1
+        assert len(segmented) == 3 + 2 + 1 + 3  # the pages show two images, then three
     assert run(*arguments, '--report', tmp_path / 'whole') == 0
     whole = numbers(tmp_path / 'whole' / 'report.json')
     assert numbers(tmp_path / 'cut' / 'report.json') == whole
@@ -207,6 +212,99 @@ def test_shards_add_up(
     capsys.readouterr()
     assert run(*arguments, '--resume', '--classes', 'cat') == 1
     assert 'was made with other settings' in capsys.readouterr().err
+
+
+@pytest.fixture
+def own_photographs(photographs: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(photographs, tmp_path / 'photographs'))
+
+
+def damage(root: Path) -> None:
+    path = root / 'images' / 'rocket.png'
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def shrink_labels(root: Path) -> None:
+    Image.new('L', (9, 9)).save(root / 'labels' / 'rocket.png')
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (damage, 'rocket.png does not open: image file is truncated'),
+        (shrink_labels, 'rocket.png is 9x9, its image 640x427'),
+        (
+            lambda root: (root / 'classes.txt').write_text('background\ncat\ncup'),
+            'rocket.png has the value 3, which is no class of photographs and not ignored',
+        ),
+        (
+            lambda root: (root / 'labels' / 'rocket.png').unlink(),
+            '1 of 3 images have no label image, the first is',
+        ),
+    ],
+)
+def test_bad_data_ends_in_one_sentence_and_keeps_what_is_scored(
+    own_photographs: Path,
+    fast_config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], object],
+    message: str,
+) -> None:
+    spoil(own_photographs)
+    out = tmp_path / 'out'
+    arguments = ['--root', own_photographs, '--config', fast_config, '--refine', 'none']
+    assert run(*arguments, '--report', out) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+    assert {path.name for path in out.glob('*')} <= {'images.jsonl'}
+    if (out / 'images.jsonl').exists():  # else the data was refused before the first image
+        lines = (out / 'images.jsonl').read_text().splitlines()
+        assert [json.loads(line)['id'] for line in lines[1:]] == ['cat', 'cup']
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size in bytes, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    photographs: Path, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
+    assert run(*arguments, '--report', tmp_path / 'whole') == 0
+    whole = (tmp_path / 'whole' / 'images.jsonl').read_text().splitlines(keepends=True)
+    out = tmp_path / 'out'
+    capsys.readouterr()
+
+    def run_with_room_for(size: int, *more: object) -> str:
+        with room_for(size):
+            assert run(*arguments, '--report', out, *more) == 1
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1
+        assert not list(out.glob('report*'))
+        assert not list(out.glob('.*'))
+        return error
+
+    assert 'images.jsonl can not be written: File too large' in run_with_room_for(100)
+    assert not (out / 'images.jsonl').exists()
+    room = len(''.join(whole[:-1])) + 50  # a part of the third image
+    assert '--resume goes on from what is there' in run_with_room_for(room)
+    lines = (out / 'images.jsonl').read_text().splitlines()
+    assert [json.loads(line).get('id') for line in lines] == [None, 'cat', 'cup']
+    room = len(''.join(whole)) + 200  # all records, but no report
+    error = run_with_room_for(room, '--resume')
+    assert re.search(r'out/report\.\w+ can not be written: File too large', error)
+    assert run(*arguments, '--report', out, '--resume') == 0
+    assert numbers(out / 'report.json') == numbers(tmp_path / 'whole' / 'report.json')
 
 
 def test_map_ahead_keeps_the_order_and_reads_little_ahead() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 
+from llmseg_ros.cli.main import main
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.charts import MAX_BARS, histogram, timeline
@@ -22,10 +26,12 @@ from llmseg_ros.evaluation.pictures import (
     make_shot,
     worst_and_best,
 )
+from llmseg_ros.evaluation.replay import Frame
 from llmseg_ros.evaluation.report import evaluation_report
 from llmseg_ros.evaluation.report_page import configured_variant, evaluation_page
 from llmseg_ros.evaluation.variants import make_variants, with_setting
 
+from .bags import IMAGE, image, write_bag
 from .pages import (
     HOSTILE,
     QUOTED,
@@ -35,6 +41,7 @@ from .pages import (
     make_replay_page,
     moving_square,
     score,
+    segmentation,
 )
 
 NAN = float('nan')
@@ -246,7 +253,8 @@ def test_frames_worth_a_look() -> None:
     for index in range(12):
         rgb, labels = moving_square(index if index != 5 else 20)  # it jumps there, and back
         truth = np.zeros_like(labels) if index == 9 else labels
-        recorder.add(index * SECOND, rgb, labels, {'encode': 1.0}, truth)
+        frame = Frame(index * SECOND, None, rgb)
+        recorder.add(frame, segmentation(labels, {'encode': 1.0}), truth)
     assert [shot.name for shot in recorder.top('changed')][:2] == [
         'frame 6, 5.00 s',
         'frame 7, 6.00 s',
@@ -258,3 +266,112 @@ def test_frames_worth_a_look() -> None:
     assert [int(shot.name.split(',')[0][6:]) for shot in recorder.spread] == [1, 3, 5, 7, 9, 12]
     assert np.isnan(recorder.changed[0])
     assert recorder.changed[6] == recorder.changed[5]
+
+
+LIVE = {
+    'frames_in': 9,
+    'frames_out': 7,
+    'frames_dropped': 2,
+    'node': {'frames': {'received': 8, 'dropped': 1}, 'stages_ms': {}},
+    'wall_clock': {
+        'latency_ms': {'p50': 20.25, 'p95': 31.0, 'max': 1234.5},
+        'out_hz': 9.876,
+        'jitter_ms': None,
+    },
+    'bag_clock': {'age_ms': {'p50': 40.0, 'p95': 41.0, 'max': 42.0}},
+}
+
+
+def test_a_replay_into_the_node(tmp_path: Path) -> None:
+    html = make_replay_page(tmp_path, ('cat',), mode='realtime', live=LIVE, complete=False)
+    assert 'mode realtime. Interrupted before the end of the bag.' in html
+    assert '<video' not in html
+    counts = [[cell.text for cell in row] for row in tables.count_table(LIVE).rows]
+    assert counts == [
+        ['frames in', '9'],
+        ['frames out', '7'],
+        ['frames dropped', '2'],
+        ['received by the node', '8'],
+        ['dropped by the node', '1'],
+        ['out in Hz', '9.876'],
+    ]
+    clocks = [[cell.text for cell in row] for row in tables.clock_table(LIVE).rows]
+    assert clocks == [
+        ['latency', 'wall clock', '20.2', '31.0', '1,234.5'],
+        ['age', 'bag clock', '40.0', '41.0', '42.0'],
+    ]
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as leaving:
+        main([str(argument) for argument in arguments])
+    assert isinstance(leaving.value.code, int)
+    return leaving.value.code
+
+
+def test_evaluate_writes_the_page(photographs: Path, fast_config: Path, tmp_path: Path) -> None:
+    arguments = ['evaluate', '--root', photographs, '--config', fast_config, '--report', tmp_path]
+    assert run(*arguments, '--ablate', 'fusion', '--refine', 'none') == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {'report.html', 'report.json', 'images.jsonl'}
+    page = Page((tmp_path / 'report.html').read_text())
+    report = json.loads((tmp_path / 'report.json').read_text())
+    best = max(report['runs'], key=lambda run: run['miou'])
+    assert f'about the best of them: {best["name"]}.' in page.text
+    assert tables.percent(best['miou']) in page.text
+    assert page.values('alt') == [
+        f'{title} of {name}'
+        for name in worst_first(best, tmp_path)
+        for title in ('image', 'truth', 'prediction', 'error')
+    ] + ['']
+
+
+def worst_first(run: dict[str, object], folder: Path) -> list[str]:
+    """Return the names of three images in the order of the page: two worst, one best."""
+    lines = (folder / 'images.jsonl').read_text().splitlines()
+    index = [v['name'] for v in json.loads(lines[0])['variants']].index(run['name'])
+    ious = {}
+    for line in map(json.loads, lines[1:]):
+        confusion = np.zeros((4, 4))
+        for truth, predicted, pixels in line['runs'][index]['cells']:
+            confusion[truth, predicted] = pixels
+        union = confusion.sum(0) + confusion.sum(1) - np.diagonal(confusion)
+        ious[line['id']] = np.mean((np.diagonal(confusion) / np.maximum(union, 1))[union > 0])
+    return sorted(ious, key=lambda name: ious[name])
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    rgb = cv2.resize(skimage.data.chelsea(), (96, 64), interpolation=cv2.INTER_AREA)
+    frames = [('/camera', IMAGE, image(rgb, 'rgb8', stamp=(1 + i) * SECOND)) for i in range(3)]
+    return write_bag(tmp_path / 'bag', frames)
+
+
+def test_replay_writes_page_and_video(bag: Path, fast_config: Path, tmp_path: Path) -> None:
+    arguments = ['replay', bag, '--classes', 'cat, cup, cat', '--config', fast_config]
+    assert run(*arguments, '--report', tmp_path / 'with') == 0
+    names = {path.name for path in (tmp_path / 'with').iterdir()}
+    assert names == {'report.html', 'report.json', 'overlay.mp4'}
+    page = Page((tmp_path / 'with' / 'report.html').read_text())
+    assert 'Replay of bag' in page.text
+    assert 'overlay.mp4' in page.values('src')
+    assert 'overlay of frame 1, 0.00 s' in page.values('alt')
+    assert run(*arguments, '--report', tmp_path / 'without', '--no-video') == 0
+    names = {path.name for path in (tmp_path / 'without').iterdir()}
+    assert names == {'report.html', 'report.json'}
+    assert 'overlay.mp4' not in (tmp_path / 'without' / 'report.html').read_text()
+
+
+@pytest.mark.parametrize('name', ['report.html', 'report.json', 'overlay.mp4'])
+def test_what_can_not_be_written_is_one_sentence(
+    bag: Path, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / 'report' / name / 'taken').mkdir(parents=True)
+    arguments = ['replay', bag, '--classes', 'cat', '--config', fast_config]
+    assert run(*arguments, '--report', tmp_path / 'report') == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+    assert 'Is a directory' in line
+    left = {path.name for path in (tmp_path / 'report').iterdir()}
+    assert not [other for other in left if other.startswith('.')]
+    assert ('report.html' in left) == (name == 'report.html')
