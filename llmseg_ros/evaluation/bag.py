@@ -102,7 +102,10 @@ def connections_of(reader: AnyReader, topic: str, types: Sequence[str]) -> list[
         raise BagError(f'the bag has no topic {topic}; it has {topics_in_words(reader)}')
     wrong = [full_type(connection) for connection in found if full_type(connection) not in types]
     if wrong:
-        raise BagError(f'topic {topic} is of type {wrong[0]}, expected {" or ".join(types)}')
+        raise BagError(
+            f'topic {topic} is of type {wrong[0]}, expected {" or ".join(types)}; '
+            f'the bag has {topics_in_words(reader)}'
+        )
     return found
 
 

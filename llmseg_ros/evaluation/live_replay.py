@@ -151,6 +151,7 @@ def write_parameters(
 
     Raises:
         ConfigError: the node's settings in `config` are no settings.
+        LiveReplayError: the file can't be written.
     """
     given = load_sections(config).get('node', {})
     if not isinstance(given, Mapping):
@@ -160,7 +161,10 @@ def write_parameters(
     sections = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples as lists
     parameters = {'classes': list(names), 'use_sim_time': live, 'node': node, **sections}
     text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, allow_unicode=True)
-    path.write_text(text, encoding='utf-8')
+    try:
+        path.write_text(text, encoding='utf-8')
+    except OSError as error:
+        raise LiveReplayError(f'{path} can not be written: {error.strerror}') from error
 
 
 def play(
