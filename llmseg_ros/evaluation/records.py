@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -83,18 +84,51 @@ def read_records(path: Path, settings: Mapping[str, Any]) -> Iterator[ImageScore
 @contextmanager
 def recording(
     path: Path, settings: Mapping[str, Any], done: Iterable[ImageScores]
-) -> Iterator[TextIO]:
-    """Open a file for more scores; it begins with the settings and what is done."""
-    with replacing(path) as partial, partial.open('w', encoding='utf-8') as file:
-        file.write(json.dumps(settings) + '\n')
-        for image in done:
-            write_record(file, image)
-    with path.open('a', encoding='utf-8') as file:
-        yield file
+) -> Iterator[Callable[[ImageScores], None]]:
+    """Begin a file with the settings and what is done; give a function that adds to it at once.
+
+    Raises:
+        RecordsError: it can't be written, there or in that function; what is in it is whole.
+    """
+    try:
+        with replacing(path) as partial, partial.open('wb', buffering=0) as file:
+            append(file, json.dumps(settings))
+            for image in done:
+                append(file, to_record(image))
+        file = path.open('ab', buffering=0)
+    except OSError as error:
+        raise RecordsError(f'{path} can not be written: {error.strerror}') from error
+
+    def add(image: ImageScores) -> None:
+        try:
+            append(file, to_record(image))
+        except OSError as error:
+            raise RecordsError(
+                f'{path} can not be written: {error.strerror}; --resume goes on from what is there'
+            ) from error
+
+    with file:
+        yield add
 
 
-def write_record(file: TextIO, image: ImageScores) -> None:
-    """Append the scores of an image, at once."""
+def append(file: FileIO, line: str) -> None:
+    """Append a line to a file without a buffer, whole or not at all.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    end = file.tell()
+    rest = memoryview(line.encode() + b'\n')
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+def to_record(image: ImageScores) -> str:
+    """Return the scores of an image as JSON."""
     runs = [
         {
             'cells': run.cells_k3.tolist(),
@@ -103,12 +137,11 @@ def write_record(file: TextIO, image: ImageScores) -> None:
         }
         for run in image.runs
     ]
-    file.write(json.dumps({'id': image.id, 'runs': runs}) + '\n')
-    file.flush()
+    return json.dumps({'id': image.id, 'runs': runs})
 
 
 def from_record(record: dict[str, Any]) -> ImageScores:
-    """Return the scores that write_record wrote."""
+    """Return the scores that to_record wrote."""
     runs = (
         RunScore(
             np.array(run['cells'], np.int64).reshape(-1, 3),
