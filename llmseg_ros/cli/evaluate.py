@@ -193,7 +193,9 @@ def evaluate(
         with waiting('writing the report'):
             from llmseg_ros.evaluation.report_page import write_up_evaluation
 
-            page = write_up_evaluation(data, variants, known, settings, summary, scores)
+            page = write_up_evaluation(
+                data, variants, known, settings, summary, scores, scorer.loaded
+            )
         write_report(report, summary, page)
     if json:
         write_json(json, summary)
@@ -389,7 +391,8 @@ def opened_scorer(
         from llmseg_ros.evaluation.evaluate import Evaluator, Scorer, score_images
 
         evaluator = Evaluator(dataset, variants, known)
-    yield Scorer(evaluator.encoder.name, partial(score_images, evaluator, workers=workers))
+    score = partial(score_images, evaluator, workers=workers)
+    yield Scorer(evaluator.encoder.name, score, evaluator.encoder)
 
 
 def score_into(

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.encoders import Encoder
 from llmseg_ros.evaluation.datasets import Dataset, Sample, read_sample
 from llmseg_ros.evaluation.metrics import (
     IGNORED,
@@ -68,22 +69,31 @@ class Scorer(NamedTuple):
     Attributes:
         encoder: name of the one in use.
         score: yields the scores of images, in any order.
+        loaded: the encoder itself, where it is in this process.
     """
 
     encoder: str
     score: Callable[[Sequence[Sample]], Iterator[ImageScores]]
+    loaded: Encoder | None = None
 
 
 class Evaluator:
     """Segment images under variants that differ in the stages after the encoder, and score them."""
 
-    def __init__(self, dataset: Dataset, variants: Sequence[Variant], known: Known) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        variants: Sequence[Variant],
+        known: Known,
+        encoder: Encoder | None = None,
+    ) -> None:
         """Load the encoder once and describe the classes once per source of subclasses.
 
         Args:
             dataset: for its classes.
             variants: of the same encoder.
             known: subclasses under every variant, as find_subclasses returns them.
+            encoder: the variants' own, where it is loaded already.
 
         Raises:
             EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -93,7 +103,6 @@ class Evaluator:
         self.dataset = dataset
         self.variants = tuple(variants)
         self._segmenters: dict[object, Segmenter] = {}
-        encoder = None
         for variant in variants:
             source = variant.config.subclasses
             if source not in self._segmenters:

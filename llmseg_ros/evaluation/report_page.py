@@ -29,6 +29,7 @@ from llmseg_ros.evaluation.variants import Known, Variant, make_variants
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
+    from llmseg_ros.encoders import Encoder
 
 FOLDER = Path(__file__).parent / 'page'
 VIDEO = 'overlay.mp4'
@@ -80,6 +81,7 @@ def write_up_evaluation(
     configured: SegmenterConfig,
     summary: Mapping[str, Any],
     scores: Sequence[ImageScores],
+    encoder: Encoder | None = None,
 ) -> str:
     """Return the page on an evaluation; a few images are segmented again for it.
 
@@ -90,12 +92,13 @@ def write_up_evaluation(
         configured: settings before what an ablation changed.
         summary: evaluation_report's.
         scores: of all images, in the dataset's order.
+        encoder: the variants' own, where it is loaded already.
     """
     run = best_run(summary)
     ious = image_ious(dataset, scores, run)
     worst, best = worst_and_best(ious)
     about = {scores[i].id: f'mIoU {percent(ious[i])}' for i in (*worst, *best)}
-    shots = segment_samples(Evaluator(dataset, [variants[run]], known), about)
+    shots = segment_samples(Evaluator(dataset, [variants[run]], known, encoder), about)
     chosen = [[shots[scores[i].id] for i in indices] for indices in (worst, best)]
     name = configured_variant(variants, configured).name
     return evaluation_page(summary, dataset, scores, chosen[0], chosen[1], name)
