@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import signal
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys.store import Typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -96,7 +97,10 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(REFUSED)
     except OSError as error:
-        print(f'the answers can not be kept in {arguments.out}: {error}', file=sys.stderr)
+        print(
+            f'the answers can not be kept in {arguments.out}: {error.strerror or error}',
+            file=sys.stderr,
+        )
         sys.exit(REFUSED)
 
 
@@ -154,7 +158,13 @@ def to_cdr(reader: AnyReader, message: BagMessage) -> bytes:
     deserialize_image(reader, message)
     if reader.is2:
         return message.raw
-    return bytes(reader.typestore.ros1_to_cdr(message.raw, full_type(message.connection)))
+    return bytes(sent_types().ros1_to_cdr(message.raw, full_type(message.connection)))
+
+
+@functools.cache
+def sent_types() -> Typestore:
+    """Return the types as ROS 2 has them, read once."""
+    return message_types()
 
 
 def with_stamp(raw: bytes, stamp: int) -> bytes:
@@ -186,12 +196,12 @@ class Player(Node):  # type: ignore[misc]
         self._complaint = ''
         self._waited_for: dict[int, set[str]] = {}  # stamp: topics
         self._answers = (LABELS_TOPIC, MASKS_TOPIC) if masks else (LABELS_TOPIC,)
-        types = message_types()
+        types = sent_types()
         self._listening = []
         for name in (*self._answers, LABEL_MAP_TOPIC):
             connection = writer.add_connection(name, RECEIVED_TYPES[name], typestore=types)
             profile = qos.LATCHED if name == LABEL_MAP_TOPIC else ANSWER_QUEUE
-            callback = partial(self._on_message, writer, connection)
+            callback = functools.partial(self._on_message, writer, connection)
             subscription = self.create_subscription(
                 CLASSES[name], name, callback, profile, raw=True
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -64,4 +65,17 @@ def write_bag(
                 connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
             raw = TYPES.serialize_cdr(message, kind)
             writer.write(connections[topic], index * SECOND, raw)
+    return path
+
+
+def write_ros1_bag(path: Path, rgb: NDArray[np.uint8]) -> Path:
+    """Write one rgb8 image, of second 1, into a bag of ROS 1."""
+    types = get_typestore(Stores.ROS1_NOETIC)
+    time = types.types['builtin_interfaces/msg/Time'](1, 0)
+    header = types.types['std_msgs/msg/Header'](0, time, 'camera')
+    height, width = rgb.shape[:2]
+    message = types.types[IMAGE](header, height, width, 'rgb8', 0, 3 * width, rgb.reshape(-1))
+    with Writer1(path) as writer:
+        connection = writer.add_connection('/camera/image', IMAGE, typestore=types)
+        writer.write(connection, SECOND, types.serialize_ros1(message, IMAGE))
     return path

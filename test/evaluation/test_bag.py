@@ -13,9 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
-from rosbags.typesys import Stores, get_typestore
 
 from llmseg_ros.cli.main import main
 from llmseg_ros.evaluation.bag import (
@@ -29,7 +27,17 @@ from llmseg_ros.evaluation.bag import (
 )
 from llmseg_ros.evaluation.replay import to_frame
 
-from .bags import COMPRESSED, IMAGE, SECOND, STRING, compressed, image, string, write_bag
+from .bags import (
+    COMPRESSED,
+    IMAGE,
+    SECOND,
+    STRING,
+    compressed,
+    image,
+    string,
+    write_bag,
+    write_ros1_bag,
+)
 
 RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 PICTURE = ('/camera/image', IMAGE, image(RGB, 'rgb8'))
@@ -52,17 +60,6 @@ def folder_without_metadata(path: Path) -> Path:
     return path
 
 
-def write_ros1_bag(path: Path) -> Path:
-    types = get_typestore(Stores.ROS1_NOETIC)
-    time = types.types['builtin_interfaces/msg/Time'](1, 0)
-    header = types.types['std_msgs/msg/Header'](0, time, 'camera')
-    message = types.types[IMAGE](header, 2, 3, 'rgb8', 0, 9, RGB.reshape(-1))
-    with Writer1(path) as writer:
-        connection = writer.add_connection('/camera/image', IMAGE, typestore=types)
-        writer.write(connection, SECOND, types.serialize_ros1(message, IMAGE))
-    return path
-
-
 @pytest.mark.parametrize(
     'make',
     [
@@ -73,7 +70,7 @@ def write_ros1_bag(path: Path) -> Path:
         lambda path: single_file(write_bag(path, [PICTURE])),
         lambda path: single_file(write_bag(path, [PICTURE], StoragePlugin.SQLITE3)),
         lambda path: folder_without_metadata(write_bag(path, [PICTURE])),
-        lambda path: write_ros1_bag(path.with_suffix('.bag')),
+        lambda path: write_ros1_bag(path.with_suffix('.bag'), RGB),
     ],
     ids=['mcap', 'sqlite3', 'file', 'message', '.mcap', '.db3', 'no metadata', 'ROS 1'],
 )

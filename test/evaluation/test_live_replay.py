@@ -21,9 +21,10 @@ import skimage.data
 
 from llmseg_ros.cli.main import main
 from llmseg_ros.demo.bags import read_received
+from llmseg_ros.evaluation.bag import BagError, find_image_connections, opened_bag
 from llmseg_ros.evaluation.live_replay import NodeCounts, Played, SentFrame, live_numbers
 
-from .bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag
+from .bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag
 
 needs_ros = pytest.mark.skipif(
     not importlib.util.find_spec('rclpy') or not importlib.util.find_spec('llmseg_ros.msg'),
@@ -181,7 +182,7 @@ def test_realtime_until_ctrl_c(endless: subprocess.Popen[str], tmp_path: Path) -
     assert endless.returncode == 130, said
     assert [pid for pid in children if Path(f'/proc/{pid}').exists()] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ['bag', 'report', 'tmp']
-    assert list((tmp_path / 'tmp').iterdir()) == []
+    assert list((tmp_path / 'tmp').glob('llmseg_*')) == []
     report = json.loads((tmp_path / 'report' / 'report.json').read_text())
     assert (report['mode'], report['complete']) == ('realtime', False)
     live = report['live']
@@ -204,7 +205,7 @@ def test_ctrl_c_while_the_model_loads(endless: subprocess.Popen[str], tmp_path: 
     endless.send_signal(signal.SIGINT)
     assert endless.wait(timeout=60) == 130
     assert [pid for pid in children if Path(f'/proc/{pid}').exists()] == []
-    assert list((tmp_path / 'tmp').iterdir()) == []
+    assert list((tmp_path / 'tmp').glob('llmseg_*')) == []
     assert list((tmp_path / 'report').iterdir()) == []
     assert not (tmp_path / 'out').exists()
 
@@ -230,6 +231,49 @@ def test_a_node_that_does_not_start(
     arguments = [bag, '--classes', 'cat', '--config', tmp_path / 'config.yaml']
     assert replay(*arguments, '--mode', 'lockstep') == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def frames_to_send(bag: Path) -> list[tuple[int, int, Any]]:
+    """Return stamp, time of recording and message, as the node gets it, of each frame."""
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import Image
+
+    from llmseg_ros.ros.replay_player import camera_frames
+
+    with opened_bag(bag) as reader:
+        frames = camera_frames(reader, find_image_connections(reader))
+        return [(f.stamp, f.time, deserialize_message(raw, Image)) for f, raw in frames]
+
+
+@needs_ros
+def test_every_frame_that_is_sent_has_a_stamp(tmp_path: Path) -> None:
+    rgb = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    bags = (
+        write_bag(tmp_path / 'bag', [('/eye', IMAGE, image(rgb, 'rgb8', s)) for s in (5, 0)]),
+        write_ros1_bag(tmp_path / 'old.bag', rgb),
+    )
+    sent = [frame for bag in bags for frame in frames_to_send(bag)]
+    assert [(stamp, time) for stamp, time, _ in sent] == [
+        (5, SECOND),
+        (2 * SECOND, 2 * SECOND),  # it had none
+        (SECOND, SECOND),
+    ]
+    for stamp, _, message in sent:
+        assert divmod(stamp, SECOND) == (message.header.stamp.sec, message.header.stamp.nanosec)
+        assert (message.header.frame_id, message.encoding) == ('camera', 'rgb8')
+        assert bytes(message.data) == rgb.tobytes()
+
+
+@needs_ros
+def test_two_frames_with_one_stamp_are_not_sent(tmp_path: Path) -> None:
+    rgb = np.zeros((2, 3, 3), np.uint8)
+    stamps = (7, 2 * SECOND, 0)  # without a stamp it is the time of recording, 3 s
+    frames = [('/eye', IMAGE, image(rgb, 'rgb8', stamp)) for stamp in stamps]
+    assert len(frames_to_send(write_bag(tmp_path / 'good', frames))) == 3
+    frames[1] = ('/eye', IMAGE, image(rgb, 'rgb8', 3 * SECOND))
+    bag = write_bag(tmp_path / 'bad', frames)
+    with pytest.raises(BagError, match='two frames of /eye have the stamp 3000000000'):
+        frames_to_send(bag)
 
 
 def test_numbers_by_hand() -> None:
