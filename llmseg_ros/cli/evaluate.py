@@ -241,9 +241,14 @@ def evaluate_boxes(
             advance()
     summary = boxes_report(data, segmenter, np.array(counts), laps)
     print_boxes(summary)
-    for target in (report and report / 'report.json', json):
-        if target:
-            write_json(target, summary)
+    if report:
+        with waiting('writing the report'):
+            from llmseg_ros.evaluation.report_page import write_up_boxes
+
+            page = write_up_boxes(data, segmenter, summary, laps)
+        write_report(report, summary, page)
+    if json:
+        write_json(json, summary)
 
 
 def print_boxes(summary: dict[str, Any]) -> None:

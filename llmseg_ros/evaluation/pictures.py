@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from llmseg_ros.classes import clean_names
-from llmseg_ros.evaluation.datasets import Dataset, read_sample
+from llmseg_ros.evaluation.boxes import BoxedDataset
+from llmseg_ros.evaluation.datasets import Dataset, read_rgb, read_sample
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, sum_cells
 from llmseg_ros.evaluation.metrics import IGNORED, confusion_matrix, mean_iou
 from llmseg_ros.evaluation.replay import Frame, Labelled
 from llmseg_ros.evaluation.video import OverlayVideo, overlay_video
-from llmseg_ros.visualize import colour_labels, overlay
+from llmseg_ros.visualize import colour_labels, overlay, palette
+
+if TYPE_CHECKING:
+    from llmseg_ros.segmenter import Segmenter
 
 SHOWN = 4  # worst and best images, most changed frames
 SPREAD = 6  # frames of a bag, evenly spaced
@@ -153,6 +157,27 @@ def segment_samples(evaluator: Evaluator, about: Mapping[str, str]) -> dict[str,
     return shots
 
 
+def segment_boxed(segmenter: Segmenter, dataset: BoxedDataset) -> list[Shot]:
+    """Segment a few images of a dataset with boxes, and draw the boxes into them."""
+    shots = []
+    for index in sorted(evenly_spaced(len(dataset.images))):
+        item = dataset.images[index]
+        rgb = read_rgb(item.image)
+        labels = segmenter.segment(rgb).labels
+        for box in item.boxes:
+            colour = palette(len(dataset.classes) + 1)[1 + dataset.classes.index(box.name)]
+            corners = (box.left, box.top), (box.right, box.bottom)
+            cv2.rectangle(rgb, *corners, colour.tolist(), max(2, rgb.shape[1] // 160))
+        names = sorted({box.name for box in item.boxes})
+        shots.append(make_shot(item.id, f'boxes: {", ".join(names) or "none"}', rgb, labels))
+    return shots
+
+
+def evenly_spaced(total: int) -> set[int]:
+    """Return at most SPREAD of the indices below `total`, the first and the last among them."""
+    return {index * (total - 1) // (SPREAD - 1) for index in range(SPREAD)}
+
+
 class Ranked(NamedTuple):
     """A shot in a heap: the highest rank stays longest, of equal ones the first."""
 
@@ -173,7 +198,7 @@ class ReplayRecorder:
         self.changed: list[float] = []
         self.spread: list[Shot] = []
         self.confusion = np.zeros((len(names),) * 2, np.int64)
-        self._spread = {index * (total - 1) // max(1, SPREAD - 1) for index in range(SPREAD)}
+        self._spread = evenly_spaced(total)
         self._heaps: dict[str, list[Ranked]] = {'changed': [], 'worst': [], 'best': []}
         self._last: NDArray[np.uint16] | None = None
 

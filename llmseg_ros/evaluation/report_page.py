@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from llmseg_ros.evaluation import tables
+from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.charts import Chart, histogram, timeline
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores
@@ -21,6 +22,7 @@ from llmseg_ros.evaluation.pictures import (
     ReplayRecorder,
     Shot,
     image_ious,
+    segment_boxed,
     segment_samples,
     worst_and_best,
 )
@@ -30,6 +32,7 @@ from llmseg_ros.evaluation.variants import Known, Variant, make_variants
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.encoders import Encoder
+    from llmseg_ros.segmenter import Segmenter
 
 FOLDER = Path(__file__).parent / 'page'
 VIDEO = 'overlay.mp4'
@@ -202,6 +205,39 @@ def image_charts(ious: Sequence[float], ids: Sequence[str]) -> list[Chart]:
         histogram('Images by mIoU', defined, percent),
         timeline('mIoU by image, in the order of the dataset', ious, ids, percent),
     ]
+
+
+def write_up_boxes(
+    dataset: BoxedDataset,
+    segmenter: Segmenter,
+    summary: Mapping[str, Any],
+    laps: Sequence[Mapping[str, float]],
+) -> str:
+    """Return the page on images with boxes; a few are segmented again for it.
+
+    Args:
+        dataset: that was scored.
+        segmenter: that was used.
+        summary: boxes_report's.
+        laps: wall time by stage of every image.
+    """
+    names = ('background', *dataset.classes)
+    totals_ms = [sum(timings_ms.values()) for timings_ms in laps]
+    shown = gallery('Evenly spaced, with their boxes', segment_boxed(segmenter, dataset), names)
+    sections = [
+        Section('classes', 'Classes', tables=[tables.boxes_table(summary)]),
+        Section('images', 'Images', galleries=[shown]),
+        time_section(totals_ms, [i.id for i in dataset.images], summary['timing_ms'], 'images'),
+        about_section(summary),
+    ]
+    facts = [
+        Fact('images', f'{summary["images"]:,}'),
+        Fact('classes', str(len(dataset.classes))),
+        Fact('pointing accuracy', percent(summary['pointing_accuracy'])),
+        Fact('mask in box', percent(summary['mask_in_box'])),
+        time_fact(summary['timing_ms'], 'image'),
+    ]
+    return render(f'Evaluation on the boxes of {summary["dataset"]}', summary, '', facts, sections)
 
 
 def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:

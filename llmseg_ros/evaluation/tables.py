@@ -145,6 +145,25 @@ def presence_table(summary: Mapping[str, Any]) -> Table:
     return Table('Share of the pixels by class', columns, rows, kind='classes')
 
 
+def boxes_table(summary: Mapping[str, Any]) -> Table:
+    """Return how each class's masks lie in its boxes."""
+    rows = [
+        [
+            class_cell(class_id, name),
+            count_cell(summary['class_images'][name]),
+            share_cell(summary['class_pointing_accuracy'][name], bar=True),
+            share_cell(summary['class_mask_in_box'][name], bar=True),
+        ]
+        for class_id, name in enumerate(summary['classes'], start=1)
+    ]
+    columns = ('class', 'images with boxes', 'pointing accuracy', 'mask in box')
+    note = (
+        "Pointing accuracy is the share of these images where the mask's surest pixel lies in a "
+        'box, mask in box the share of the pixels of all masks that lie in boxes.'
+    )
+    return Table('Masks and boxes by class', columns, rows, note, 'classes')
+
+
 def confusion_table(names: Sequence[str], confusion: Counts) -> Table | None:
     """Return the confusion matrix with rows for the truth in percent of it, None if too large."""
     if len(names) > LARGE_MATRIX:

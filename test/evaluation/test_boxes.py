@@ -126,6 +126,11 @@ def test_the_command_line(
     # the box is the whole image: a class found where it is shown is pointed at
     assert report['class_pointing_accuracy'] == {'cat': 1.0}
     assert f'{100 * report["mask_in_box"]:.2f}' in shown.out
+    page = (tmp_path / 'report' / 'report.html').read_text()
+    assert f'{100 * report["mask_in_box"]:.1f} %' in page
+    assert page.count('overlay of ') == 3
+    assert 'boxes: cat' in page
+    assert 'boxes: none' in page
 
 
 @pytest.mark.parametrize('option', ['--ablate=fusion', '--resume', '--dataset=voc'])
