@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +87,8 @@ def test_report(replayed: Replayed) -> None:
     assert (report['dataset'], report['frames'], report['image_topic']) == ('bag', 3, '/camera')
     assert report['classes'] == ['background', *CLASSES]
     assert report['miou'] is None
+    assert (report['mode'], report['complete']) == ('offline', True)
+    assert 0 < report['seconds']['segmenting'] <= report['seconds']['wall']
     assert set(report['timing_ms']) == {'encode', 'fuse', 'gate', 'refine', 'total'}
     assert {'config', 'versions', 'pixel_accuracy', 'class_iou'} <= set(report)
 
@@ -195,6 +198,36 @@ def test_results_are_not_written_twice(
     assert replay(*arguments, '--out', tmp_path / 'again') == 1
     assert 'the bag has a topic /seg/label_map already' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_reports_what_is_done(
+    replayed: Replayed,
+    fast_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    messages = [
+        ('/camera', IMAGE, image(replayed.frames[0], 'rgb8', stamp=(1 + i) * SECOND))
+        for i in range(40)
+    ]
+    bag = write_bag(tmp_path / 'bag', messages)
+    count = ReplayScores.add
+
+    def count_and_interrupt(scores: ReplayScores, *arguments: Any) -> None:
+        count(scores, *arguments)
+        if len(scores.shares) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ReplayScores, 'add', count_and_interrupt)
+    arguments = [bag, '--classes', 'cat', '--config', fast_config, '--json', tmp_path / 'r.json']
+    assert replay(*arguments, '--out', tmp_path / 'out') == 130
+    report = json.loads((tmp_path / 'r.json').read_text())
+    assert 3 <= report['frames'] < 40
+    assert not report['complete']
+    said = capsys.readouterr().err
+    assert f'interrupted with {report["frames"]} frames done, {tmp_path / "out"} is not wr' in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bag', 'r.json']
 
 
 def segmentation(labels: list[list[int]]) -> Segmentation:
