@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +26,7 @@ WIDTH = 640  # at most, in pixels
 LEGEND_ENTRIES = 12  # at most: of a longer class list the largest in the frame
 RATE_FRAMES = 32  # from whose stamps the frame rate is taken
 MIN_RATE, MAX_RATE = 1.0, 60.0
+LOWEST_PRIORITY = 19
 PENDING = 8  # frames that wait for the encoder
 
 
@@ -37,7 +41,7 @@ class OverlayVideo:
         """Write to `path`, an .mp4 file; `names` are those of the ids, the background's first."""
         self._path = path
         self._names = names
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix='video')
+        self._pool = ThreadPoolExecutor(1, 'video', initializer=yield_to_others)
         self._pending: deque[Future[None]] = deque()
         self._waiting: list[tuple[int, NDArray[np.uint8]]] = []  # until the rate is known
         self._writer: Any = None
@@ -140,6 +144,15 @@ class OverlayVideo:
             legend = add_legend(nothing, [(1, name) for name in longest])
             self._legend_heights[width] = legend.shape[0]
         return self._legend_heights[width]
+
+
+def yield_to_others() -> None:
+    """Let this thread, and those it starts, run when the rest of the process leaves time.
+
+    Otherwise the times measured beside it would be longer.
+    """
+    if sys.platform == 'linux':  # a thread is a task of its own there
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 def frame_rate(stamps: Sequence[int]) -> float:
