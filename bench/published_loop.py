@@ -209,15 +209,13 @@ def compare_loops(folder: Path, frames: Sequence[NDArray[np.uint8]]) -> list[dic
     # the published gate keeps few classes of random weights, so five are forced as well
     published = GateConfig(name='simseg', evidence='superclass', top_k=TOP_K)
     five = GateConfig(name='share', evidence='superclass', share=0.0)
-    half = replace(base.refine, short_side=INPUT // 2)
+    port_size = replace(base.refine, short_side=INPUT, bilateral_sxy=base.refine.bilateral_sxy * 2)
     compiled = replace(base.simseg, compile=True)
     cases = {
         'published gate': replace(base, gate=published),
         '5 candidates': replace(base, gate=five),
-        '5 candidates, CRF at half resolution': replace(base, gate=five, refine=half),
-        '5 candidates, CRF at half resolution, compiled': replace(
-            base, gate=five, refine=half, simseg=compiled
-        ),
+        '5 candidates, compiled': replace(base, gate=five, simseg=compiled),
+        "5 candidates, CRF at the port's size": replace(base, gate=five, refine=port_size),
         '5 candidates, ours on all 20': replace(base, gate=GateConfig(name='none')),
     }
     rows = []

@@ -242,7 +242,10 @@ class RefineConfig:
         ('crf', 'crf_binary', 'pamr', 'none'),
     )
     short_side: int = setting(
-        240, 'crf and pamr: working size in pixels; crf_binary: 16 a patch', low=16, high=2048
+        160,
+        'crf and pamr: working short side in pixels; crf_binary: 16 a patch',
+        low=16,
+        high=2048,
     )
     max_labels: int = setting(
         32,
@@ -254,7 +257,7 @@ class RefineConfig:
     iterations: int = setting(5, 'mean-field iterations', low=1, high=50)
     gaussian_sxy: float = setting(3.0, 'smoothness kernel width in pixels', low=0.1, high=1e3)
     gaussian_compat: float = setting(3.0, 'smoothness weight', low=0.0, high=1e3)
-    bilateral_sxy: float = setting(60.0, 'appearance kernel width in pixels', low=0.1, high=1e3)
+    bilateral_sxy: float = setting(40.0, 'appearance kernel width in pixels', low=0.1, high=1e3)
     bilateral_srgb: float = setting(
         8.0, 'appearance kernel width in grey levels', low=0.1, high=1e3
     )
