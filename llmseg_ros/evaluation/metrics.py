@@ -95,7 +95,7 @@ def class_boundaries(
     distance = max(1, round(BOUNDARY_SHARE * math.hypot(*labels.shape)))
     kernel = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     boundaries = {}
-    for class_id in np.unique(labels[counted]).tolist():
+    for class_id in np.flatnonzero(np.bincount(labels[counted])).tolist():
         region = (labels == class_id) & counted
         inside = cv2.erode(
             region.view(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
