@@ -58,13 +58,17 @@ class Shot:
         """Return what is shown of it: title and data URI."""
         shown = [('image', photograph(self.rgb))]
         if self.truth is None:
-            return [*shown, ('overlay', photograph(overlay(self.rgb, self.labels)))]
+            return [*shown, ('overlay', self.overlay())]
         return [
             *shown,
             ('truth', drawing(truth_colours(self.truth))),
             ('prediction', drawing(colour_labels(self.labels))),
             ('error', photograph(error_map(self.rgb, self.labels, self.truth))),
         ]
+
+    def overlay(self) -> str:
+        """Return the labels over the image as a data URI."""
+        return photograph(overlay(self.rgb, self.labels))
 
     def ids(self) -> list[int]:
         """Return the ids in truth or prediction."""

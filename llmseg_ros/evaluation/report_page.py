@@ -71,6 +71,7 @@ class Section:
     title: str
     note: str = ''
     video: str = ''
+    poster: str = ''
     charts: list[Chart] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     matrix: Matrix | None = None
@@ -268,6 +269,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
             'frames',
             'Frames',
             video=VIDEO if recorded.video and summary['complete'] else '',
+            poster=recorded.spread[0].overlay(),
             charts=[changes] if len(frames) > 1 else [],
             galleries=galleries,
         ),

@@ -16,6 +16,11 @@ NONE = '\N{EN DASH}'
 MINUS = '\N{MINUS SIGN}'
 LARGE_MATRIX = 40  # classes from which on a confusion matrix is drawn without numbers
 MOST_CONFUSED = 20  # pairs
+RATES = {
+    'in_hz': 'frames in per second',
+    'out_hz': 'frames out per second',
+    'jitter_ms': 'jitter in ms',
+}
 SMALLEST_SHARE = 0.005  # of a class's pixels: smaller cells of a large matrix aren't drawn
 
 
@@ -201,7 +206,7 @@ def confusion_matrix_cells(names: Sequence[str], confusion: Counts) -> Matrix | 
         (
             j,
             i,
-            round(share_nn[i, j], 3),
+            round(math.sqrt(share_nn[i, j]), 3),  # small shares are to be seen too
             i == j,
             confusion_in_words(names, confusion, share_nn, i, j),
         )
@@ -256,8 +261,10 @@ def count_table(live: Mapping[str, Any]) -> Table:
     """Return how many frames went into the node and what became of them, and rates."""
     counts = {key: live[key] for key in ('frames_in', 'frames_out', 'frames_dropped')}
     counts |= {f'{name} by the node': number for name, number in live['node']['frames'].items()}
-    counts |= {k: v for k, v in live['wall_clock'].items() if isinstance(v, (int, float))}
     rows = [[Cell(in_words(name)), Cell(f'{value:,}', value)] for name, value in counts.items()]
+    for key, name in RATES.items():
+        if (value := live['wall_clock'].get(key)) is not None:
+            rows.append([Cell(name), Cell(f'{value:,.2f}', value)])
     return Table('Frames and rates', ('count', 'number'), rows)
 
 
@@ -280,7 +287,7 @@ def clock_table(live: Mapping[str, Any]) -> Table:
 
 def in_words(key: str) -> str:
     """Write a key of the report for people."""
-    return key.removesuffix('_ms').replace('_hz', ' in Hz').replace('_', ' ')
+    return key.removesuffix('_ms').replace('_', ' ')
 
 
 def run_table(runs: Sequence[Mapping[str, Any]], configured: str) -> Table:
