@@ -166,6 +166,8 @@ def evaluate(
         evaluate_boxes(root, settings, classes, limit, workers, report, json)
         return
     with_background = {'auto': None, '0': True, 'none': False}[background]
+    from llmseg_ros.evaluation.datasets import open_dataset
+
     opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
     data = narrow_down(opened, classes, ids, limit)
     if report:
@@ -324,19 +326,6 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise typer.BadParameter where a value is not among the choices."""
     if value not in choices:
         raise typer.BadParameter(f'--{option} takes {", ".join(choices)}, not {printable(value)}')
-
-
-def open_dataset(layout: str, root: Path, ignore: int, background: bool | None) -> Dataset:
-    """Open a dataset.
-
-    Raises:
-        DatasetError: the folder isn't of this layout, or something is missing.
-    """
-    from llmseg_ros.evaluation.datasets import LAYOUTS, folder_dataset, published_dataset
-
-    if layout == 'folder':
-        return folder_dataset(root, ignore, background)
-    return published_dataset(root, LAYOUTS[layout])
 
 
 def narrow_down(dataset: Dataset, classes: str, ids: Path | None, limit: int | None) -> Dataset:

@@ -149,6 +149,25 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
+def open_dataset(
+    layout: str, root: Path, ignore: int = 255, background: bool | None = None
+) -> Dataset:
+    """Open a dataset of the layout `folder`, or of one in LAYOUTS.
+
+    Args:
+        layout: name.
+        root: the folder.
+        ignore: of a folder, as folder_dataset has it.
+        background: the same.
+
+    Raises:
+        DatasetError: the folder isn't of this layout, or something is missing.
+    """
+    if layout == 'folder':
+        return folder_dataset(root, ignore, background)
+    return published_dataset(root, LAYOUTS[layout])
+
+
 def published_dataset(root: Path, layout: Layout) -> Dataset:
     """Open the validation part of a published dataset.
 

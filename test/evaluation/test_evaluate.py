@@ -6,6 +6,7 @@ import json
 import re
 import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from llmseg_ros.cli.common import progress
 from llmseg_ros.cli.main import main
 from llmseg_ros.config import load_config
 from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
-from llmseg_ros.evaluation.evaluate import Evaluator, map_ahead, score_images
+from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, map_ahead, score_images
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
 from llmseg_ros.segmenter import Segmenter
 
@@ -305,6 +306,49 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert re.search(r'out/report\.\w+ can not be written: File too large', error)
     assert run(*arguments, '--report', out, '--resume') == 0
     assert numbers(out / 'report.json') == numbers(tmp_path / 'whole' / 'report.json')
+
+
+def test_segmenting_is_a_few_images_ahead_of_scoring(
+    photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = make_evaluator(folder_dataset(photographs), fast_config)
+    segment, score, segmented = evaluator.segment, evaluator.score, []
+
+    def segment_and_count(rgb: np.ndarray) -> Any:
+        segmented.append(rgb.shape)
+        return segment(rgb)
+
+    def score_slowly(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        return score(*arguments)
+
+    monkeypatch.setattr(evaluator, 'segment', segment_and_count)
+    monkeypatch.setattr(evaluator, 'score', score_slowly)
+    samples = 4 * evaluator.dataset.samples
+    ahead, ids = [], []
+    for image in score_images(evaluator, samples, workers=1):
+        ids.append(image.id)
+        ahead.append(len(segmented) - len(ids))
+    assert ids == [sample.id for sample in samples]
+    assert 1 <= max(ahead) <= MOST_UNSCORED
+
+
+def test_an_error_in_scoring_comes_out_after_what_is_scored(
+    photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = make_evaluator(folder_dataset(photographs), fast_config)
+    score, ids = evaluator.score, []
+
+    def score_but_cups(image_id: str, *arguments: Any) -> Any:
+        if image_id == 'cup':
+            raise ValueError('no cups')
+        return score(image_id, *arguments)
+
+    monkeypatch.setattr(evaluator, 'score', score_but_cups)
+    with pytest.raises(ValueError, match='no cups'):
+        ids.extend(image.id for image in score_images(evaluator, evaluator.dataset.samples))
+    assert ids[0] == 'cat'
+    assert 'cup' not in ids
 
 
 def test_map_ahead_keeps_the_order_and_reads_little_ahead() -> None:
