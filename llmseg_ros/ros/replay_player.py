@@ -94,7 +94,7 @@ def main() -> None:
     try:
         play_bag(arguments.bag, arguments.topic, arguments.out, arguments.masks, arguments.rate)
     except (PlayError, BagError) as error:
-        print(error, file=sys.stderr)
+        print(' '.join(str(error).split()), file=sys.stderr)
         sys.exit(REFUSED)
     except OSError as error:
         print(
@@ -328,12 +328,13 @@ class Player(Node):  # type: ignore[misc]
         while not condition():
             if self._asked_to_end:
                 raise Ended
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
             if time.monotonic() - self._ticked >= TICK_S:
                 self._tick()
+            # Once at least: a player that is always late must hear the answers too.
+            left = max(0.0, end - time.monotonic())
             self._spinner.spin_once(timeout_sec=min(left, TICK_S))
+            if time.monotonic() >= end:
+                return condition()
         return True
 
     def _tick(self) -> None:
