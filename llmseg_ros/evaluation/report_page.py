@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from llmseg_ros.encoders import EncoderUnavailable
 from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.charts import Chart, histogram, timeline
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / 'page'
 VIDEO = 'overlay.mp4'
+NO_PICTURES = 'There are no pictures: the model is not on this machine.'
 
 
 class Fact(NamedTuple):
@@ -102,7 +104,10 @@ def write_up_evaluation(
     ious = image_ious(dataset, scores, run)
     worst, best = worst_and_best(ious)
     about = {scores[i].id: f'mIoU {percent(ious[i])}' for i in (*worst, *best)}
-    shots = segment_samples(Evaluator(dataset, [variants[run]], known, encoder), about)
+    try:
+        shots = segment_samples(Evaluator(dataset, [variants[run]], known, encoder), about)
+    except EncoderUnavailable:  # it is on the machines of the cluster that scored
+        shots, worst, best = {}, [], []
     chosen = [[shots[scores[i].id] for i in indices] for indices in (worst, best)]
     name = configured_variant(variants, configured).name
     return evaluation_page(summary, dataset, scores, chosen[0], chosen[1], name)
@@ -155,6 +160,7 @@ def evaluation_page(
     ious = image_ious(dataset, scores, index)
     totals_ms = [sum(image.runs[index].timings_ms.values()) for image in scores]
     ids = [image.id for image in scores]
+    charts = image_charts(ious, ids)
     sections = []
     if len(runs) > 1:
         compared = [
@@ -173,7 +179,8 @@ def evaluation_page(
         Section(
             'images',
             'Images',
-            charts=image_charts(ious, ids),
+            '' if worst or not charts else NO_PICTURES,
+            charts=charts,
             galleries=[
                 gallery('Worst images', worst, dataset.names),
                 gallery('Best images', best, dataset.names),

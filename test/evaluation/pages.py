@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from llmseg_ros.evaluation.pictures import (
 from llmseg_ros.evaluation.replay import Frame, ReplayScores
 from llmseg_ros.evaluation.report import evaluation_report, replay_report
 from llmseg_ros.evaluation.report_page import best_run, evaluation_page, replay_page
-from llmseg_ros.evaluation.variants import make_variants
+from llmseg_ros.evaluation.variants import Variant, make_variants
 from llmseg_ros.segmentation import Segmentation
 
 HOSTILE = '<script>alert(1)</script>'
@@ -56,14 +57,27 @@ def make_dataset(classes: Sequence[str], name: str = f'set {HOSTILE}') -> Datase
     return Dataset(name, tuple(classes), True, id_of_value, ())
 
 
-def make_evaluation_page(
-    classes: Sequence[str], axes: Mapping[str, Sequence[str]], images: int = 9
-) -> str:
-    """Return the page on random labels."""
+class Scored(NamedTuple):
+    """Random labels and their scores; pairs of true and predicted labels by image and variant."""
+
+    dataset: Dataset
+    variants: tuple[Variant, ...]
+    pairs: list[list[tuple[Labels, Labels]]]
+    scores: list[ImageScores]
+    summary: dict[str, Any]
+
+
+def make_scores(
+    classes: Sequence[str],
+    axes: Mapping[str, Sequence[str]],
+    images: int,
+    config: SegmenterConfig | None = None,
+) -> Scored:
+    """Return the scores of random labels."""
     rng = np.random.default_rng(0)
     dataset = make_dataset(classes)
     count = len(dataset.names)
-    variants = make_variants(SegmenterConfig(), axes)
+    variants = make_variants(config or SegmenterConfig(), axes)
     pairs = [[random_labels(rng, count) for _ in variants] for _ in range(images)]
     names = [f'{index} {QUOTED}' for index in range(images)]
     scores = [
@@ -71,14 +85,22 @@ def make_evaluation_page(
         for index, (name, of_image) in enumerate(zip(names, pairs, strict=True))
     ]
     summary = evaluation_report(dataset, variants, f'encoder {HOSTILE}', scores)
+    return Scored(dataset, variants, pairs, scores, summary)
+
+
+def make_evaluation_page(
+    classes: Sequence[str], axes: Mapping[str, Sequence[str]], images: int = 9
+) -> str:
+    """Return the page on random labels."""
+    dataset, variants, pairs, scores, summary = make_scores(classes, axes, images)
     run = best_run(summary)
-    chosen = worst_and_best(image_ious(dataset, scores, run))
+    rgb = np.random.default_rng(0).integers(0, 255, (12, 16, 3)).astype(np.uint8)
 
     def shots(indices: Sequence[int]) -> list[Shot]:
-        rgb = rng.integers(0, 255, (12, 16, 3)).astype(np.uint8)
         return [make_shot(names[i], '', rgb, pairs[i][run][1], pairs[i][run][0]) for i in indices]
 
-    worst, best = map(shots, chosen)
+    names = [image.id for image in scores]
+    worst, best = map(shots, worst_and_best(image_ious(dataset, scores, run)))
     return evaluation_page(summary, dataset, scores, worst, best, variants[-1].name)
 
 

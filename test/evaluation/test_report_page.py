@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 
 from llmseg_ros.cli.main import main
-from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.config import EncoderConfig, SegmenterConfig
 from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.charts import MAX_BARS, histogram, timeline
 from llmseg_ros.evaluation.evaluate import ImageScores
@@ -28,7 +28,11 @@ from llmseg_ros.evaluation.pictures import (
 )
 from llmseg_ros.evaluation.replay import Frame
 from llmseg_ros.evaluation.report import evaluation_report
-from llmseg_ros.evaluation.report_page import configured_variant, evaluation_page
+from llmseg_ros.evaluation.report_page import (
+    configured_variant,
+    evaluation_page,
+    write_up_evaluation,
+)
 from llmseg_ros.evaluation.variants import make_variants, with_setting
 
 from .bags import IMAGE, image, write_bag
@@ -39,6 +43,7 @@ from .pages import (
     make_dataset,
     make_evaluation_page,
     make_replay_page,
+    make_scores,
     moving_square,
     score,
     segmentation,
@@ -300,6 +305,18 @@ def test_a_replay_into_the_node(tmp_path: Path) -> None:
         ['latency', 'wall clock', '20.2', '31.0', '1,234.5'],
         ['age', 'bag clock', '40.0', '41.0', '42.0'],
     ]
+
+
+def test_without_the_model_there_are_no_pictures() -> None:
+    config = SegmenterConfig(EncoderConfig('open_clip'))
+    scored = make_scores(['cat'], {}, 3, config)
+    known = {config.subclasses: {}}
+    html = write_up_evaluation(
+        scored.dataset, scored.variants, known, config, scored.summary, scored.scores
+    )
+    assert 'the model is not on this machine' in html
+    assert 'Worst images' not in html
+    assert tables.percent(scored.summary['miou']) in html
 
 
 def run(*arguments: object) -> int:
