@@ -133,7 +133,7 @@ def print_frames(when: str, arrivals: list[tuple[float, float]]) -> None:
     """Print how old results were and how long the longest gap between two was."""
     times, ages = np.array(arrivals).T
     p50, p95, most = 1000 * np.percentile(ages, (50, 95, 100))
-    gap = 1000 * np.diff(times).max()
+    gap = 1000 * np.diff(times).max(initial=0.0)
     print(
         f'{when}: {len(ages)} results, age ms p50 {p50:.0f}, p95 {p95:.0f}, most {most:.0f}; '
         f'longest gap {gap:.0f} ms'
