@@ -8,10 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,12 @@ from numpy.typing import NDArray
 from llmseg_ros.files import replacing
 from llmseg_ros.visualize import add_legend, overlay
 
-# VP9 is what both OpenCV's wheels write and browsers play; they have no H.264 encoder. Some
-# distributions' OpenCV has neither: MPEG-4 is for players then.
-CODECS = ('vp09', 'mp4v')
+CODEC = 'libvpx-vp9'  # browsers play it, and nobody needs a licence for it
+OPTIONS = {'deadline': 'realtime', 'cpu-used': '8', 'crf': '34', 'b': '0'}
+TICK = Fraction(1, 1000)  # of the video's clock, in seconds
 WIDTH = 640  # at most, in pixels
 LEGEND_ENTRIES = 12  # at most: of a longer class list the largest in the frame
-RATE_FRAMES = 32  # from whose stamps the frame rate is taken
-MIN_RATE, MAX_RATE = 1.0, 60.0
+LONGEST_TICKS = 1000  # a frame is shown: gaps of a bag are cut short
 LOWEST_PRIORITY = 19
 PENDING = 8  # frames that wait for the encoder
 
@@ -43,17 +44,17 @@ class OverlayVideo:
         self._names = names
         self._pool = ThreadPoolExecutor(1, 'video', initializer=yield_to_others)
         self._pending: deque[Future[None]] = deque()
-        self._waiting: list[tuple[int, NDArray[np.uint8]]] = []  # until the rate is known
-        self._writer: Any = None
-        self._size = (0, 0)
-        self._frames = 0
+        self._container: Any = None
+        self._stream: Any = None
+        self._last: int | None = None  # stamp
+        self._tick = 0
         self._legend_heights: dict[int, int] = {}  # by width
 
     def add(self, stamp: int, rgb: NDArray[np.uint8], labels: NDArray[np.uint16]) -> None:
-        """Append a frame; wait where the encoder is behind.
+        """Append a frame, shown until the stamp of the next; wait where the encoder is behind.
 
         Raises:
-            VideoError: the file can't be opened.
+            VideoError: the file can't be written.
         """
         self._pending.append(self._pool.submit(self._write, stamp, rgb, labels))
         if len(self._pending) > PENDING:
@@ -67,54 +68,41 @@ class OverlayVideo:
         """
         for future in self._pending:
             future.result()
-        if self._writer is None:
-            self._open()
-        self._writer.release()
-        if count_frames(self._path) != self._frames:
-            raise VideoError(
-                'overlay.mp4 is not complete: make room on the disk, or leave it out with '
-                '--no-video'
-            )
+        if self._container is None:
+            raise VideoError('there is no frame to show')
+        with explained():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
 
     def abandon(self) -> None:
         """Stop without completing the file."""
         self._pool.shutdown(cancel_futures=True)
-        if self._writer is not None:
-            self._writer.release()
+        if self._container is not None:
+            with suppress(OSError, av.FFmpegError):
+                self._container.close()
 
     def _write(self, stamp: int, rgb: NDArray[np.uint8], labels: NDArray[np.uint16]) -> None:
         picture = self._draw(rgb, labels)
-        if self._writer is not None:
-            self._append(picture)
-            return
-        self._waiting.append((stamp, picture))
-        if len(self._waiting) == RATE_FRAMES:
-            self._open()
+        with explained():
+            if self._container is None:
+                self._open(*picture.shape[:2])
+            size = (self._stream.width, self._stream.height)
+            frame = av.VideoFrame.from_ndarray(fitted(picture, size), 'rgb24')
+            if self._last is not None:
+                ticks = round((stamp - self._last) / 1e9 / TICK)
+                self._tick += min(LONGEST_TICKS, max(1, ticks))
+            self._last = stamp
+            frame.pts, frame.time_base = self._tick, TICK
+            self._container.mux(self._stream.encode(frame))
 
-    def _open(self) -> None:
-        if not self._waiting:
-            raise VideoError('there is no frame to show')
-        rate = frame_rate([stamp for stamp, _ in self._waiting])
-        height, width = self._waiting[0][1].shape[:2]
-        self._size = (width - width % 2, height - height % 2)  # chroma is of half the size
-        for codec in CODECS:
-            code = cv2.VideoWriter.fourcc(*codec)
-            writer = cv2.VideoWriter(str(self._path), cv2.CAP_FFMPEG, code, rate, self._size)
-            if writer.isOpened():
-                break
-        else:
-            raise VideoError(
-                'overlay.mp4 can not be written here: see that the folder can be, or leave it out '
-                'with --no-video'
-            )
-        self._writer = writer
-        for _, picture in self._waiting:
-            self._append(picture)
-        self._waiting.clear()
-
-    def _append(self, picture: NDArray[np.uint8]) -> None:
-        self._writer.write(cv2.cvtColor(fitted(picture, self._size), cv2.COLOR_RGB2BGR))
-        self._frames += 1
+    def _open(self, height: int, width: int) -> None:
+        self._container = av.open(str(self._path), 'w')
+        self._stream = self._container.add_stream(CODEC, rate=1 / TICK, options=OPTIONS)
+        # chroma is of half the size
+        self._stream.width, self._stream.height = width - width % 2, height - height % 2
+        self._stream.pix_fmt = 'yuv420p'
+        self._stream.codec_context.time_base = TICK
+        self._stream.codec_context.thread_count = 1
 
     def _draw(self, rgb: NDArray[np.uint8], labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
         width = min(WIDTH, rgb.shape[1])
@@ -155,12 +143,16 @@ def yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
-def frame_rate(stamps: Sequence[int]) -> float:
-    """Return frames per second from stamps in nanoseconds: by the median of their distances."""
-    distances = np.diff(np.array(sorted(stamps), np.int64))
-    if not distances.size:
-        return MIN_RATE
-    return float(np.clip(1e9 / max(1.0, float(np.median(distances))), MIN_RATE, MAX_RATE))
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise VideoError for what FFmpeg can't do."""
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(
+            f'overlay.mp4 can not be written ({error}): make room on the disk, or leave it out '
+            'with --no-video'
+        ) from error
 
 
 def fitted(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -169,17 +161,6 @@ def fitted(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     if 0 <= width - size[0] <= 1 and 0 <= height - size[1] <= 1:
         return np.ascontiguousarray(rgb[: size[1], : size[0]])
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def count_frames(path: Path) -> int:
-    """Return the number of frames of a video, 0 if it does not open or the last is not there."""
-    video = cv2.VideoCapture(str(path))
-    try:
-        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-        video.set(cv2.CAP_PROP_POS_FRAMES, max(0, count - 1))
-        return count if video.read()[0] else 0
-    finally:
-        video.release()
 
 
 @contextmanager
