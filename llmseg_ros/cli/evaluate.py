@@ -127,8 +127,8 @@ def evaluate(
         str,
         typer.Option(
             metavar='ADDRESS',
-            help='Score on a Ray cluster: "auto" or HOST:PORT for one that runs, "local" for a '
-            'process per GPU or CPU of this machine.',
+            help='Score on the Ray cluster at HOST:PORT; "local" is a process per GPU or CPU of '
+            'this machine.',
         ),
     ] = '',
     ray_workers: Annotated[

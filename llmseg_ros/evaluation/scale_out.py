@@ -219,7 +219,7 @@ def cluster_scorer(
         variants: settings to score.
         known: subclasses, as find_subclasses returns them.
         workers: threads that read ahead, of each worker.
-        address: of a cluster that runs, 'auto' to find it, or 'local' to start one here.
+        address: HOST:PORT of a cluster that runs, or 'local' to start one here.
         most: workers, at most.
 
     Raises:
@@ -256,7 +256,8 @@ def connected(address: str) -> Iterator[Any]:
         raise ScaleOutError(
             "Ray is not installed: pip install 'llmseg_ros[ray]', or requirements/ray.txt"
         ) from None
-    check_reachable(address)
+    if address != LOCAL:
+        check_reachable(address)
     with tempfile.TemporaryDirectory(prefix='llmseg-ray-', dir='/tmp') as folder:  # a short path
         options: dict[str, Any] = {'log_to_driver': False, 'logging_level': 'ERROR'}
         if address == LOCAL:
@@ -276,14 +277,14 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def check_reachable(address: str) -> None:
-    """Refuse a HOST:PORT where nobody listens: Ray would try for minutes, on stderr.
+    """Refuse what is no HOST:PORT or where nobody listens: Ray would try for minutes.
 
     Raises:
-        ScaleOutError: nobody does.
+        ScaleOutError: it is one of these.
     """
-    host, colon, port = address.rpartition(':')
-    if not (colon and port.isdecimal()) or '/' in host:
-        return
+    host, _, port = address.rpartition(':')
+    if not host or '/' in host or not port.isdecimal():
+        raise ScaleOutError(f'--ray takes local or the HOST:PORT of a cluster, not {address!a}')
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:

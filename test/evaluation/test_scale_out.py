@@ -114,8 +114,8 @@ def test_a_killed_worker_changes_no_pixel_of_the_sum(
         workers = [pid for pid, name in of_this_run(tmp_path).items() if 'Worker.score' in name]
         return workers[0] if workers and lines > 1 + 5 else None
 
-    os.kill(until(busy_worker, 60), signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    os.kill(until(busy_worker, 120), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert 'a worker was lost' in err
     assert out.splitlines()[-1].startswith(f'{many.name}, {3 * COPIES} images')
@@ -134,9 +134,9 @@ def test_ctrl_c_leaves_no_process(
     many: Path, fast_config: Path, tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = started('--root', many, '--config', fast_config, '--ray', 'local')
-    until(lambda: any('Worker.load' in name for name in of_this_run(tmp_path).values()), 60)
+    until(lambda: any('Worker.load' in name for name in of_this_run(tmp_path).values()), 120)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     until(lambda: not of_this_run(tmp_path), 5)
 
@@ -192,18 +192,18 @@ def test_failures_of_workers(many: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ('address', 'message'),
     [
         pytest.param('127.0.0.1:9', 'no Ray cluster answers at 127.0.0.1:9', marks=with_ray),
-        pytest.param('auto', 'Ray cluster auto: Could not find any running', marks=with_ray),
+        pytest.param(
+            'auto', "--ray takes local or the HOST:PORT of a cluster, not 'auto'", marks=with_ray
+        ),
     ],
 )
 def test_no_cluster(
     many: Path,
     fast_config: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     address: str,
     message: str,
 ) -> None:
-    monkeypatch.delenv('RAY_ADDRESS', raising=False)
     assert run('--root', many, '--config', fast_config, '--ray', address) == 1
     printed = capsys.readouterr().err
     assert message in printed
