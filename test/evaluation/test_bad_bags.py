@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from llmseg_ros.cli.main import main
 
 from .bags import COMPRESSED, IMAGE, SECOND, STRING, TYPES, compressed, image, string, write_bag
+from .disk import room_for
 
 
 def replay(*arguments: object) -> int:
@@ -137,31 +137,18 @@ def test_a_report_folder_that_can_not_be_written(
     assert 'file/report can not be written: Not a directory' in capsys.readouterr().err
 
 
-@pytest.fixture
-def files_of_at_most() -> Iterator[Callable[[int], None]]:
-    """Let files grow up to a number of bytes and no further, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize(('option', 'size'), [('--out', 50_000), ('--out', 100), ('--json', 100)])
 def test_a_full_disk(
     fast_config: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    files_of_at_most: Callable[[int], None],
     option: str,
     size: int,
 ) -> None:
     bag = write_bag(tmp_path / 'bag', frames(4))
     arguments = [bag, '--classes', 'cat', '--config', fast_config]
     capsys.readouterr()
-    files_of_at_most(size)
-    assert replay(*arguments, option, tmp_path / 'new') == 1
+    with room_for(size):
+        assert replay(*arguments, option, tmp_path / 'new') == 1
     assert f'{tmp_path / "new"} can not be written: File too large' in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['bag']

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
 from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, map_ahead, score_images
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
 from llmseg_ros.segmenter import Segmenter
+
+from .disk import room_for
 
 
 def make_evaluator(dataset: Dataset, config: Path, *axes: str) -> Evaluator:
@@ -264,17 +264,6 @@ def test_bad_data_ends_in_one_sentence_and_keeps_what_is_scored(
     if (out / 'images.jsonl').exists():  # else the data was refused before the first image
         lines = (out / 'images.jsonl').read_text().splitlines()
         assert [json.loads(line)['id'] for line in lines[1:]] == ['cat', 'cup']
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size in bytes, as if the disk were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_nothing_half_written(
