@@ -155,7 +155,9 @@ def test_a_process_ends_with_its_block(tmp_path: Path) -> None:
 
 
 def test_a_deaf_process_is_killed() -> None:
-    code = 'import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(99)'
+    code = (
+        'import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(99)'
+    )
     deaf = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
     assert deaf.stdout is not None
     deaf.stdout.readline()
