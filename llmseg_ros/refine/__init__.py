@@ -47,8 +47,7 @@ def refine(
         return label_by_binary_crf(logits_khw.cpu().numpy(), scores, rgb, config, shared)
     shape = rgb.shape[:2]
     labels_j = strongest_labels(logits_khw, config.max_labels)
-    if config.name == 'crf' or logits_khw.device.type == 'cpu':
-        # Time goes with the number of labels; to count them, a GPU would have to be waited for.
+    if config.name == 'crf':  # its time goes with the number of labels
         labels_j = labels_j[logits_khw[labels_j, 0, 0] > ABSENT]
         if len(labels_j) <= 1:
             only = labels_j.item() if len(labels_j) else 0
