@@ -26,8 +26,10 @@ setup:
 demo: setup
 	@"$(ENVIRONMENT)/bin/llmseg" demo $(ARGS)
 
+# Much of a test's time is the start of a process or a model: two side by side, a thread each.
+test: export OMP_NUM_THREADS = 1
 test: setup
-	@"$(ENVIRONMENT)/bin/pytest" $(ARGS)
+	@"$(ENVIRONMENT)/bin/pytest" -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	@"$(ENVIRONMENT)/bin/pytest" test/test_lint.py $(ARGS)
