@@ -177,7 +177,7 @@ def evaluate(
     from llmseg_ros.evaluation.variants import find_subclasses, make_variants
 
     variants = make_variants(settings, axes)
-    known = find_subclasses(variants, data, progress)
+    known = find_subclasses(variants, data.classes, progress, data.synonyms)
     samples = data.samples[part - 1 :: parts]
     with opened_scorer(data, variants, known, workers, ray, ray_workers) as scorer:
         if report:
@@ -228,13 +228,20 @@ def evaluate_boxes(
         note(f'boxes left out, of no class: {", ".join(data.left_out)}')
     if report:
         prepare_folder(report)
+    from llmseg_ros.evaluation.variants import find_subclasses, make_variants
+
+    (variant,) = make_variants(settings, {})
+    source = variant.config.subclasses
+    known = find_subclasses([variant], data.classes, progress)[source]
     with waiting('loading the model'):
         import numpy as np
 
         from llmseg_ros.evaluation.report import boxes_report
         from llmseg_ros.segmenter import Segmenter
+        from llmseg_ros.subclasses.resolver import Resolver
 
-        segmenter = Segmenter(settings, data.classes)
+        resolver = Resolver(replace(source, store='off', llm='off'), known)
+        segmenter = Segmenter(variant.config, data.classes, resolver=resolver)
     counts, laps = [], []
     with progress(len(data.images), 'images') as advance:
         for counts_c4, timings_ms in score_boxed_images(segmenter, data, workers):

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
-from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.refine import available_refiner
 from llmseg_ros.subclasses.llm import LlmError, llm_wanted
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -100,8 +100,9 @@ def make_variants(
 
 def find_subclasses(
     variants: Iterable[Variant],
-    dataset: Dataset,
+    classes: Sequence[str],
     progress: Callable[[int, str], AbstractContextManager[Callable[[], None]]],
+    synonyms: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Known:
     """Look up the subclasses of all classes once, before anything is scored.
 
@@ -109,8 +110,9 @@ def find_subclasses(
 
     Args:
         variants: with their sources.
-        dataset: its classes and their synonyms.
+        classes: names.
         progress: of a number of answers gives a function to call after each.
+        synonyms: of some classes, as synonyms_of returns them.
 
     Raises:
         SubclassesError: the language model gave no answer.
@@ -119,15 +121,14 @@ def find_subclasses(
     for config in dict.fromkeys(variant.config.subclasses for variant in variants):
         with closing(Resolver(config)) as resolver:
             can_ask = resolver.can_ask and resolver.store is not None
-            missing = resolver.missing(dataset.classes) if can_ask else []
+            missing = resolver.missing(classes) if can_ask else []
             try:
                 with progress(len(missing), 'answers') as advance:
                     resolver.ask_all(missing, advance)
             except LlmError as error:
                 raise SubclassesError(f'{error}; --subclasses store does without it') from error
             known[config] = {
-                name: with_synonyms(resolver, name, dataset.synonyms.get(name, ()))
-                for name in dataset.classes
+                name: with_synonyms(resolver, name, synonyms.get(name, ())) for name in classes
             }
     return known
 

@@ -28,7 +28,7 @@ from .disk import room_for
 
 def make_evaluator(dataset: Dataset, config: Path, *axes: str) -> Evaluator:
     variants = make_variants(load_config(config), {axis: ABLATED[axis] for axis in axes})
-    return Evaluator(dataset, variants, find_subclasses(variants, dataset, progress))
+    return Evaluator(dataset, variants, find_subclasses(variants, dataset.classes, progress))
 
 
 @pytest.fixture(scope='module')
