@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.files import replacing
+from llmseg_ros.priority import lower_priority
 from llmseg_ros.visualize import add_legend, overlay
 
 CODEC = 'libvpx-vp9'  # browsers play it, and nobody needs a licence for it
@@ -42,7 +40,8 @@ class OverlayVideo:
         """Write to `path`, an .mp4 file; `names` are those of the ids, the background's first."""
         self._path = path
         self._names = names
-        self._pool = ThreadPoolExecutor(1, 'video', initializer=yield_to_others)
+        # Otherwise the times measured beside it would be longer.
+        self._pool = ThreadPoolExecutor(1, 'video', lower_priority, (LOWEST_PRIORITY,))
         self._pending: deque[Future[None]] = deque()
         self._container: Any = None
         self._stream: Any = None
@@ -132,15 +131,6 @@ class OverlayVideo:
             legend = add_legend(nothing, [(1, name) for name in longest])
             self._legend_heights[width] = legend.shape[0]
         return self._legend_heights[width]
-
-
-def yield_to_others() -> None:
-    """Let this thread, and those it starts, run when the rest of the process leaves time.
-
-    Otherwise the times measured beside it would be longer.
-    """
-    if sys.platform == 'linux':  # a thread is a task of its own there
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 @contextmanager

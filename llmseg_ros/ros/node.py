@@ -23,6 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.config import ConfigError
 from llmseg_ros.memory import device_memory_mib, free_memory, process_memory_mib
+from llmseg_ros.priority import lower_priority
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
@@ -35,6 +36,7 @@ FAILURE = TransitionCallbackReturn.FAILURE
 FRAME_WAIT_S = 10.0  # for the frame in work when the node is deactivated
 EXIT_WAIT_S = 0.5  # for the same when the process is to end
 DIAGNOSTICS_PERIOD_S = 1.0
+PATIENCE = 5  # niceness of the thread that describes classes
 
 
 class SegNode(LifecycleNode):  # type: ignore[misc]
@@ -63,7 +65,9 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._last_error = ''
         self._activated = self._restarted = float('-inf')
         self._incompatible: set[str] = set()
-        self._updates = ThreadPoolExecutor(1, 'updates')  # what changes the segmenter, in order
+        # What changes the segmenter, in order. Frames go first, or a long class list would hold
+        # them up; the threads that ask a language model are this one's, and as patient.
+        self._updates = ThreadPoolExecutor(1, 'updates', lower_priority, (PATIENCE,))
         self._class_list = ClassListInterface(
             self, self.get_parameter(CLASSES).value, self._updates
         )
