@@ -194,7 +194,6 @@ class Environment:
             f'ros-{self.distro}': f'ROS 2 {self.distro}',
             'core': 'the library, 6 GB',
             'crf': 'compiled, a minute',
-            'ray': '240 MB',
             'test': 'test tools',
         }
         interfaces = hash_of(

@@ -266,25 +266,25 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; 1 where its parameters can't be used."""
-    # rclpy wakes its executor at a signal; Python's own handler then ends it by an exception,
-    # also where it is in the middle of loading a model.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # rclpy wakes its executor at a signal; Python's own handler then ends it by an exception. Not
+    # while the model is loaded: one that passes through torch's C++ aborts the process.
+    end_by(signal.default_int_handler)
     try:
         rclpy.init(args=arguments)
         node = SegNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            end_by(lambda *_: os._exit(0))
             node.start()
+            end_by(signal.default_int_handler)
             executor.spin()
     except ConfigError as error:
         print(f'seg_node: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    end_by(signal.SIG_IGN)
     node.stop()
     node.destroy_node()
     rclpy.try_shutdown()
@@ -293,6 +293,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def end_by(handler: Any) -> None:
+    """Handle the signals that end the node."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 if __name__ == '__main__':
