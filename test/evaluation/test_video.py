@@ -153,7 +153,7 @@ def test_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
     result = subprocess.run(
-        [sys.executable, '-c', FULL_DISK, tmp_path / 'overlay.mp4'],
+        [sys.executable, '-B', '-c', FULL_DISK, tmp_path / 'overlay.mp4'],
         preexec_fn=limit,
         capture_output=True,
         text=True,

@@ -218,6 +218,7 @@ def test_full_disk_keeps_answers_in_memory(path):
 
     def work():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sys.dont_write_bytecode = True  # a compiled file cut short would stay
         resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
         store = Store(path)
         questions = [Question(f'class {i}', 'p', 10, 'm') for i in range(60)]
