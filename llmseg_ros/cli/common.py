@@ -153,18 +153,25 @@ def percent(share: float | None) -> str:
     return '-' if share is None else f'{100 * share:.2f}'
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise CommandError where the block can't write to a path."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f'{path} can not be written: {error.strerror}') from error
+
+
 def prepare_folder(path: Path) -> None:
     """Make a folder for results, before the work whose results go there.
 
     Raises:
         CommandError: nothing can be written there.
     """
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
-        raise CommandError(f'{path} can not be written: {error.strerror}') from error
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -174,11 +181,8 @@ def write_json(path: Path, data: Any) -> None:
         CommandError: it can't be written.
     """
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-    try:
-        with replacing(path) as partial:
-            partial.write_text(text, encoding='utf-8', errors='backslashreplace')
-    except OSError as error:
-        raise CommandError(f'{path} can not be written: {error.strerror}') from error
+    with writing(path), replacing(path) as partial:
+        partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_report(folder: Path, summary: Any, page: str) -> None:
@@ -188,9 +192,6 @@ def write_report(folder: Path, summary: Any, page: str) -> None:
         CommandError: they can't be written.
     """
     path = folder / 'report.html'
-    try:
-        with replacing(path) as partial:
-            partial.write_text(page, encoding='utf-8', errors='backslashreplace')
-            write_json(folder / 'report.json', summary)
-    except OSError as error:
-        raise CommandError(f'{path} can not be written: {error.strerror}') from error
+    with writing(path), replacing(path) as partial:
+        partial.write_text(page, encoding='utf-8', errors='backslashreplace')
+        write_json(folder / 'report.json', summary)

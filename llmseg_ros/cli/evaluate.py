@@ -228,19 +228,17 @@ def evaluate_boxes(
         note(f'boxes left out, of no class: {", ".join(data.left_out)}')
     if report:
         prepare_folder(report)
-    from llmseg_ros.evaluation.variants import find_subclasses, make_variants
+    from llmseg_ros.evaluation.variants import find_subclasses, make_variants, resolver_of_known
 
     (variant,) = make_variants(settings, {})
-    source = variant.config.subclasses
-    known = find_subclasses([variant], data.classes, progress)[source]
+    known = find_subclasses([variant], data.classes, progress)
     with waiting('loading the model'):
         import numpy as np
 
         from llmseg_ros.evaluation.report import boxes_report
         from llmseg_ros.segmenter import Segmenter
-        from llmseg_ros.subclasses.resolver import Resolver
 
-        resolver = Resolver(replace(source, store='off', llm='off'), known)
+        resolver = resolver_of_known(variant.config.subclasses, known)
         segmenter = Segmenter(variant.config, data.classes, resolver=resolver)
     counts, laps = [], []
     with progress(len(data.images), 'images') as advance:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -184,8 +185,6 @@ def surest_pixel(mask_hw: NDArray[np.bool_], confidence_hw: NDArray[np.float32])
 
     After a CRF many pixels have confidence 1, and the first of them would be at an upper edge.
     """
-    import cv2
-
     best = confidence_hw[mask_hw].max()
     depth_hw = cv2.distanceTransform(mask_hw.astype(np.uint8), cv2.DIST_L2, 5)
     depth_hw[~mask_hw | (confidence_hw < best)] = -1

@@ -22,9 +22,8 @@ from llmseg_ros.evaluation.metrics import (
     class_boundaries,
     confusion_matrix,
 )
-from llmseg_ros.evaluation.variants import Known, Variant
+from llmseg_ros.evaluation.variants import Known, Variant, resolver_of_known
 from llmseg_ros.stages import Shared
-from llmseg_ros.subclasses.resolver import Resolver
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
@@ -106,7 +105,7 @@ class Evaluator:
         for variant in variants:
             source = variant.config.subclasses
             if source not in self._segmenters:
-                resolver = Resolver(replace(source, store='off', llm='off'), known[source])
+                resolver = resolver_of_known(source, known)
                 self._segmenters[source] = Segmenter(
                     variant.config, dataset.classes, encoder=encoder, resolver=resolver
                 )

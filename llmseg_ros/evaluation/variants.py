@@ -121,7 +121,7 @@ def find_subclasses(
     for config in dict.fromkeys(variant.config.subclasses for variant in variants):
         with closing(Resolver(config)) as resolver:
             can_ask = resolver.can_ask and resolver.store is not None
-            missing = resolver.missing(classes) if can_ask else []
+            missing = resolver.missing(resolver.resolve_all(classes)) if can_ask else []
             try:
                 with progress(len(missing), 'answers') as advance:
                     resolver.ask_all(missing, advance)
@@ -131,6 +131,11 @@ def find_subclasses(
                 name: with_synonyms(resolver, name, synonyms.get(name, ())) for name in classes
             }
     return known
+
+
+def resolver_of_known(config: SubclassesConfig, known: Known) -> Resolver:
+    """Return a resolver that gives what find_subclasses found, and asks nobody for more."""
+    return Resolver(replace(config, store='off', llm='off'), known[config])
 
 
 def with_synonyms(resolver: Resolver, name: str, synonyms: Sequence[str]) -> Subclasses:

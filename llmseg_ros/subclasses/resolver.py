@@ -117,9 +117,9 @@ class Resolver:
             self._asker.want(self.missing(known), on_ready)
         return known
 
-    def missing(self, names: Iterable[str]) -> list[str]:
-        """Return the names that a language model is worth asking for."""
-        return [name for name in names if self._worth_asking(name, self.resolve(name))]
+    def missing(self, known: Mapping[str, Subclasses]) -> list[str]:
+        """Return the names, of those resolved, that a language model is worth asking for."""
+        return [name for name, found in known.items() if self._worth_asking(name, found)]
 
     def ask_all(self, names: Sequence[str], on_answer: Callable[[], None]) -> None:
         """Ask the language model for all names, several at a time, and wait for the answers.

@@ -13,18 +13,9 @@ import pytest
 import skimage.data
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from llmseg_ros.cli.main import main
-
 from .bags import COMPRESSED, IMAGE, SECOND, STRING, TYPES, compressed, image, string, write_bag
+from .commands import replay
 from .disk import room_for
-
-
-def replay(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(['replay', *map(str, arguments)])
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
-
 
 RGB = cv2.resize(skimage.data.chelsea(), (96, 64), interpolation=cv2.INTER_AREA)
 Messages = list[tuple[str, str, Any]]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmseg_ros.cli.main import main
 from llmseg_ros.evaluation.boxes import (
     Box,
     boxed_dataset,
@@ -20,6 +19,8 @@ from llmseg_ros.evaluation.boxes import (
 )
 from llmseg_ros.evaluation.datasets import DatasetError
 from llmseg_ros.segmentation import Segmentation
+
+from .commands import evaluate
 
 LABELS = np.array(
     [
@@ -116,9 +117,7 @@ def test_the_command_line(
     for name in ('cat', 'cup', 'rocket'):
         (tmp_path / 'boxes' / f'{name}.txt').write_text(f'{name} 0 0 9999 9999\n')
     arguments = ['--root', tmp_path, '--boxes', '--config', fast_config, '--classes', 'cat']
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', *map(str, arguments), '--report', str(tmp_path / 'report')])
-    assert leaving.value.code == 0
+    assert evaluate(*arguments, '--report', tmp_path / 'report') == 0
     shown = capsys.readouterr()
     assert 'boxes left out, of no class: cup, rocket' in shown.err
     report = json.loads((tmp_path / 'report' / 'report.json').read_text())
@@ -135,6 +134,4 @@ def test_the_command_line(
 
 @pytest.mark.parametrize('option', ['--ablate=fusion', '--resume', '--dataset=voc'])
 def test_options_that_boxes_do_not_take(tmp_path: Path, option: str) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', '--root', str(tmp_path), '--boxes', option, '--report', str(tmp_path)])
-    assert leaving.value.code == 2
+    assert evaluate('--root', tmp_path, '--boxes', option, '--report', tmp_path) == 2

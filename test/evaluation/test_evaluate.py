@@ -16,13 +16,13 @@ import sklearn.metrics
 from PIL import Image
 
 from llmseg_ros.cli.common import progress
-from llmseg_ros.cli.main import main
 from llmseg_ros.config import load_config
 from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
 from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, map_ahead, score_images
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
 from llmseg_ros.segmenter import Segmenter
 
+from .commands import evaluate
 from .disk import room_for
 
 
@@ -39,9 +39,7 @@ def ablated(
     out = tmp_path_factory.mktemp('report')
     arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
     arguments += ['--ablate', 'fusion,subclasses', '--report', out, '--json', out / 'copy.json']
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', *map(str, arguments)])
-    assert leaving.value.code == 0
+    assert evaluate(*arguments) == 0
     text = (out / 'report.json').read_text()
     assert (out / 'copy.json').read_text() == text
     report: dict[str, Any] = json.loads(text)
@@ -112,9 +110,7 @@ def test_classes_and_images_can_be_chosen(
     (tmp_path / 'ids.txt').write_text('rocket\ncat\n')
     arguments = ['--root', photographs, '--config', fast_config, '--classes', 'rocket, cat']
     arguments += ['--ids', tmp_path / 'ids.txt', '--limit', '1', '--json', tmp_path / 'a.json']
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', *map(str, arguments)])
-    assert leaving.value.code == 0
+    assert evaluate(*arguments) == 0
     report = json.loads((tmp_path / 'a.json').read_text())
     assert report['classes'] == ['background', 'rocket', 'cat']
     assert report['images'] == 1
@@ -149,17 +145,8 @@ def test_wrong_use(
     code: int,
     message: str,
 ) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', '--root', str(photographs), *arguments])
-    assert leaving.value.code == code
+    assert evaluate('--root', photographs, *arguments) == code
     assert message in ' '.join(capsys.readouterr().err.split())
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', *map(str, arguments)])
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
 
 
 def numbers(path: Path) -> dict[str, Any]:
@@ -183,14 +170,14 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(
     arguments = ['--root', photographs, '--config', fast_config]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Evaluator, 'segment', segment_until_ctrl_c)
-        assert run(*arguments, '--report', tmp_path / 'cut') == 130
+        assert evaluate(*arguments, '--report', tmp_path / 'cut') == 130
         cut = json.loads((tmp_path / 'cut' / 'report.json').read_text())
         assert (cut['images'], cut['complete']) == (2, False)
         with (tmp_path / 'cut' / 'images.jsonl').open('a') as file:
             file.write('{"id": "rocket", "ru')  # as a power cut leaves it
-        assert run(*arguments, '--report', tmp_path / 'cut', '--resume') == 0
+        assert evaluate(*arguments, '--report', tmp_path / 'cut', '--resume') == 0
         assert len(segmented) == 3 + 2 + 1 + 3  # the pages show two images, then three
-    assert run(*arguments, '--report', tmp_path / 'whole') == 0
+    assert evaluate(*arguments, '--report', tmp_path / 'whole') == 0
     whole = numbers(tmp_path / 'whole' / 'report.json')
     assert numbers(tmp_path / 'cut' / 'report.json') == whole
     assert whole['complete']
@@ -200,18 +187,18 @@ def test_shards_add_up(
     photographs: Path, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
-    assert run(*arguments, '--json', tmp_path / 'whole.json') == 0
+    assert evaluate(*arguments, '--json', tmp_path / 'whole.json') == 0
     arguments += ['--report', tmp_path]
-    assert run(*arguments, '--shard', '1/2') == 0
+    assert evaluate(*arguments, '--shard', '1/2') == 0
     assert not (tmp_path / 'report.json').exists()
-    assert run(*arguments, '--shard', '2/2') == 0
+    assert evaluate(*arguments, '--shard', '2/2') == 0
     records = [(tmp_path / f'images-{i}of2.jsonl').read_text().splitlines() for i in (1, 2)]
     assert [len(lines) for lines in records] == [1 + 2, 1 + 1]
-    assert run(*arguments, '--resume') == 0
+    assert evaluate(*arguments, '--resume') == 0
     assert len((tmp_path / 'images.jsonl').read_text().splitlines()) == 1  # nothing was left to do
     assert numbers(tmp_path / 'report.json') == numbers(tmp_path / 'whole.json')
     capsys.readouterr()
-    assert run(*arguments, '--resume', '--classes', 'cat') == 1
+    assert evaluate(*arguments, '--resume', '--classes', 'cat') == 1
     assert 'was made with other settings' in capsys.readouterr().err
 
 
@@ -256,7 +243,7 @@ def test_bad_data_ends_in_one_sentence_and_keeps_what_is_scored(
     spoil(own_photographs)
     out = tmp_path / 'out'
     arguments = ['--root', own_photographs, '--config', fast_config, '--refine', 'none']
-    assert run(*arguments, '--report', out) == 1
+    assert evaluate(*arguments, '--report', out) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
@@ -270,14 +257,14 @@ def test_a_full_disk_leaves_nothing_half_written(
     photographs: Path, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
-    assert run(*arguments, '--report', tmp_path / 'whole') == 0
+    assert evaluate(*arguments, '--report', tmp_path / 'whole') == 0
     whole = (tmp_path / 'whole' / 'images.jsonl').read_text().splitlines(keepends=True)
     out = tmp_path / 'out'
     capsys.readouterr()
 
     def run_with_room_for(size: int, *more: object) -> str:
         with room_for(size):
-            assert run(*arguments, '--report', out, *more) == 1
+            assert evaluate(*arguments, '--report', out, *more) == 1
         error = capsys.readouterr().err
         assert error.count('\n') == 1
         assert not list(out.glob('report*'))
@@ -293,7 +280,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     room = len(''.join(whole)) + 200  # all records, but no report
     error = run_with_room_for(room, '--resume')
     assert re.search(r'out/report\.\w+ can not be written: File too large', error)
-    assert run(*arguments, '--report', out, '--resume') == 0
+    assert evaluate(*arguments, '--report', out, '--resume') == 0
     assert numbers(out / 'report.json') == numbers(tmp_path / 'whole' / 'report.json')
 
 

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import skimage.data
 
-from llmseg_ros.cli.main import main
 from llmseg_ros.demo.bags import read_received
 from llmseg_ros.evaluation.bag import BagError, find_image_connections, opened_bag
 from llmseg_ros.evaluation.live_replay import NodeCounts, Played, SentFrame, live_numbers
 
 from .bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag
+from .commands import replay
 
 needs_ros = pytest.mark.skipif(
     not importlib.util.find_spec('rclpy') or not importlib.util.find_spec('llmseg_ros.msg'),
@@ -42,13 +42,6 @@ SAME_IN_ALL_MODES = (
     *('miou', 'pixel_accuracy', 'class_iou', 'class_share', 'changed_pixels', 'presence_changes'),
 )
 MILLISECOND = 1_000_000
-
-
-def replay(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(['replay', *map(str, arguments)])
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
 
 
 @pytest.fixture(scope='module')

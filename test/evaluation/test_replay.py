@@ -13,7 +13,6 @@ import pytest
 import skimage.data
 from rosbags.highlevel import AnyReader
 
-from llmseg_ros.cli.main import main
 from llmseg_ros.demo.bags import message_types, read_received
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.evaluation.replay import ReplayScores
@@ -21,6 +20,7 @@ from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.segmenter import Segmenter
 
 from .bags import IMAGE, SECOND, STRING, image, string, write_bag
+from .commands import replay
 
 CLASSES = ('cat', 'cup', 'rocket')
 
@@ -32,13 +32,6 @@ class Replayed(NamedTuple):
     out: Path
     report: dict[str, Any]
     frames: list[np.ndarray]
-
-
-def replay(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(['replay', *map(str, arguments)])
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import skimage.data
 
-from llmseg_ros.cli.main import main
 from llmseg_ros.config import EncoderConfig, SegmenterConfig
 from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.charts import MAX_BARS, histogram, timeline
@@ -36,6 +35,7 @@ from llmseg_ros.evaluation.report_page import (
 from llmseg_ros.evaluation.variants import make_variants, with_setting
 
 from .bags import IMAGE, image, write_bag
+from .commands import llmseg
 from .pages import (
     HOSTILE,
     QUOTED,
@@ -319,16 +319,9 @@ def test_without_the_model_there_are_no_pictures() -> None:
     assert tables.percent(scored.summary['miou']) in html
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main([str(argument) for argument in arguments])
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
-
-
 def test_evaluate_writes_the_page(photographs: Path, fast_config: Path, tmp_path: Path) -> None:
     arguments = ['evaluate', '--root', photographs, '--config', fast_config, '--report', tmp_path]
-    assert run(*arguments, '--ablate', 'fusion', '--refine', 'none') == 0
+    assert llmseg(*arguments, '--ablate', 'fusion', '--refine', 'none') == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {'report.html', 'report.json', 'images.jsonl'}
     page = Page((tmp_path / 'report.html').read_text())
@@ -366,14 +359,14 @@ def bag(tmp_path: Path) -> Path:
 
 def test_replay_writes_page_and_video(bag: Path, fast_config: Path, tmp_path: Path) -> None:
     arguments = ['replay', bag, '--classes', 'cat, cup, cat', '--config', fast_config]
-    assert run(*arguments, '--report', tmp_path / 'with') == 0
+    assert llmseg(*arguments, '--report', tmp_path / 'with') == 0
     names = {path.name for path in (tmp_path / 'with').iterdir()}
     assert names == {'report.html', 'report.json', 'overlay.mp4'}
     page = Page((tmp_path / 'with' / 'report.html').read_text())
     assert 'Replay of bag' in page.text
     assert 'overlay.mp4' in page.values('src')
     assert 'overlay of frame 1, 0.00 s' in page.values('alt')
-    assert run(*arguments, '--report', tmp_path / 'without', '--no-video') == 0
+    assert llmseg(*arguments, '--report', tmp_path / 'without', '--no-video') == 0
     names = {path.name for path in (tmp_path / 'without').iterdir()}
     assert names == {'report.html', 'report.json'}
     assert 'overlay.mp4' not in (tmp_path / 'without' / 'report.html').read_text()
@@ -385,7 +378,7 @@ def test_what_can_not_be_written_is_one_sentence(
 ) -> None:
     (tmp_path / 'report' / name / 'taken').mkdir(parents=True)
     arguments = ['replay', bag, '--classes', 'cat', '--config', fast_config]
-    assert run(*arguments, '--report', tmp_path / 'report') == 1
+    assert llmseg(*arguments, '--report', tmp_path / 'report') == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert name in line
     assert 'Is a directory' in line

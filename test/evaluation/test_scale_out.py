@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from llmseg_ros.cli.main import main
 from llmseg_ros.evaluation import scale_out
 from llmseg_ros.evaluation.datasets import DatasetError, folder_dataset
 from llmseg_ros.evaluation.report import versions
 from llmseg_ros.evaluation.scale_out import Job, Loaded, Pool, ScaleOutError, Worker, connected
+
+from .commands import evaluate
 
 COPIES = 16  # of the three photographs: six shards
 MARK = 'LLMSEG_TEST_RUN'  # in the environment of all processes of a run
@@ -102,8 +103,8 @@ def test_a_killed_worker_changes_no_pixel_of_the_sum(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the workers: a sum over several threads is another one
     try:
-        assert run(*arguments, '--json', tmp_path / 'alone.json') == 0
-        assert run(*arguments, '--limit', 5, '--report', tmp_path) == 0
+        assert evaluate(*arguments, '--json', tmp_path / 'alone.json') == 0
+        assert evaluate(*arguments, '--limit', 5, '--report', tmp_path) == 0
     finally:
         torch.set_num_threads(threads)
     cluster = ['--ray', 'local', '--ray-workers', 2, '--report', tmp_path, '--resume']
@@ -204,7 +205,7 @@ def test_no_cluster(
     address: str,
     message: str,
 ) -> None:
-    assert run('--root', many, '--config', fast_config, '--ray', address) == 1
+    assert evaluate('--root', many, '--config', fast_config, '--ray', address) == 1
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count('\n') == 1
@@ -217,12 +218,5 @@ def test_ray_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, 'ray', None)
-    assert run('--root', many, '--config', fast_config, '--ray', 'local') == 1
+    assert evaluate('--root', many, '--config', fast_config, '--ray', 'local') == 1
     assert "Ray is not installed: pip install 'llmseg_ros[ray]'" in capsys.readouterr().err
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        main(['evaluate', *map(str, arguments)])
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code
