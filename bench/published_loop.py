@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate, normalize
 
-from llmseg_ros.cli.common import print_table, write_json
+from llmseg_ros.cli.common import print_table
 from llmseg_ros.config import (
     EncoderConfig,
     GateConfig,
@@ -43,6 +43,7 @@ from llmseg_ros.config import (
     SubclassesConfig,
 )
 from llmseg_ros.encoders.open_clip import OpenClipEncoder
+from llmseg_ros.files import write_json
 from llmseg_ros.segmenter import Segmenter
 
 CLASSES = (

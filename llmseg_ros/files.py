@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SOURCE_FOLDER = Path(__file__).resolve().parents[1]
+
+
+class WriteError(RuntimeError):
+    """A file can't be written; the message is one sentence that names it."""
 
 
 def shipped_path(name: str) -> Path:
@@ -50,3 +57,35 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise WriteError where the block can't write to a path."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f'{path} can not be written: {error.strerror}') from error
+
+
+def prepare_folder(path: Path) -> None:
+    """Make a folder for results, before the work whose results go there.
+
+    Raises:
+        WriteError: nothing can be written there.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+
+
+def write_json(path: Path, data: Any, indent: int | None = 2) -> None:
+    """Write JSON so that the file is there complete or not at all.
+
+    Raises:
+        WriteError: it can't be written.
+    """
+    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + '\n'
+    with writing(path), replacing(path) as partial:
+        partial.write_text(text, encoding='utf-8', errors='backslashreplace')

@@ -18,8 +18,8 @@ from llmseg_ros.cli.common import (
     resolve_config,
     track,
     waiting,
-    write_json,
 )
+from llmseg_ros.files import write_json
 from llmseg_ros.memory import process_memory_mib
 
 if TYPE_CHECKING:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from llmseg_ros.files import replacing, shipped_path
+from llmseg_ros.files import shipped_path
 
 T = TypeVar('T')
 
@@ -151,47 +149,3 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def percent(share: float | None) -> str:
     """Return a share in percent, and a dash where it is undefined."""
     return '-' if share is None else f'{100 * share:.2f}'
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise CommandError where the block can't write to a path."""
-    try:
-        yield
-    except OSError as error:
-        raise CommandError(f'{path} can not be written: {error.strerror}') from error
-
-
-def prepare_folder(path: Path) -> None:
-    """Make a folder for results, before the work whose results go there.
-
-    Raises:
-        CommandError: nothing can be written there.
-    """
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that the file is there complete or not at all.
-
-    Raises:
-        CommandError: it can't be written.
-    """
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-    with writing(path), replacing(path) as partial:
-        partial.write_text(text, encoding='utf-8', errors='backslashreplace')
-
-
-def write_report(folder: Path, summary: Any, page: str) -> None:
-    """Write report.html and report.json so that they are there complete or not at all.
-
-    Raises:
-        CommandError: they can't be written.
-    """
-    path = folder / 'report.html'
-    with writing(path), replacing(path) as partial:
-        partial.write_text(page, encoding='utf-8', errors='backslashreplace')
-        write_json(folder / 'report.json', summary)

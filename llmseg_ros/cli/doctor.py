@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from llmseg_ros.cli.common import CommandError, print_table, waiting, write_json
-from llmseg_ros.files import shipped_path
+from llmseg_ros.cli.common import CommandError, print_table, waiting
+from llmseg_ros.files import shipped_path, write_json
 
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 DISTROS = ('jazzy', 'kilted', 'lyrical', 'humble', 'rolling')

@@ -15,15 +15,13 @@ from llmseg_ros.cli.common import (
     note,
     parse_classes,
     percent,
-    prepare_folder,
     print_table,
     printable,
     progress,
     resolve_config,
     waiting,
-    write_json,
-    write_report,
 )
+from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
@@ -173,7 +171,7 @@ def evaluate(
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.records import settings_of
-    from llmseg_ros.evaluation.report import evaluation_report
+    from llmseg_ros.evaluation.report import evaluation_report, write_report
     from llmseg_ros.evaluation.variants import find_subclasses, make_variants
 
     variants = make_variants(settings, axes)
@@ -235,7 +233,7 @@ def evaluate_boxes(
     with waiting('loading the model'):
         import numpy as np
 
-        from llmseg_ros.evaluation.report import boxes_report
+        from llmseg_ros.evaluation.report import boxes_report, write_report
         from llmseg_ros.segmenter import Segmenter
 
         resolver = resolver_of_known(variant.config.subclasses, known)

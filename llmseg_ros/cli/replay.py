@@ -17,16 +17,14 @@ from llmseg_ros.cli.common import (
     note,
     parse_classes,
     percent,
-    prepare_folder,
     print_table,
     printable,
     progress,
     require_ros,
     resolve_config,
-    write_json,
-    write_report,
 )
 from llmseg_ros.cli.segment import load_segmenter, say_refused
+from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -119,6 +117,7 @@ def replay(
     from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
     from llmseg_ros.evaluation.pictures import replay_recorder
     from llmseg_ros.evaluation.replay import TrueLabels
+    from llmseg_ros.evaluation.report import write_report
     from llmseg_ros.evaluation.report_page import replay_page
     from llmseg_ros.evaluation.result_bag import result_bag
 
@@ -215,7 +214,7 @@ def replay_offline(job: Job, config: Path, names: Sequence[str]) -> dict[str, An
         Interrupted: by Ctrl-C, after some frames.
     """
     from llmseg_ros.evaluation.replay import ReplayScores, replay_frames
-    from llmseg_ros.evaluation.report import replay_report
+    from llmseg_ros.evaluation.report import offline_report
 
     segmenter = load_segmenter(config, names)
     scores = ReplayScores(['background', *(c.name for c in segmenter.vocabulary.classes)])
@@ -229,13 +228,9 @@ def replay_offline(job: Job, config: Path, names: Sequence[str]) -> dict[str, An
     steps = replay_frames(job.reader, job.camera, job.others, segmenter)
     begin = time.perf_counter()
     complete = count_frames(job, steps, scores, write)
-    seconds = {
-        'wall': round(time.perf_counter() - begin, 3),
-        'segmenting': round(sum(sum(laps.values()) for laps in scores.timings_ms) / 1000, 3),
-    }
-    encoder, settings = segmenter.encoder.name, segmenter.config
-    summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
-    return checked(summary | {'mode': 'offline', 'complete': complete, 'seconds': seconds})
+    wall_s = time.perf_counter() - begin
+    topic = job.camera[0].topic
+    return checked(offline_report(job.bag.stem, topic, segmenter, scores, wall_s, complete))
 
 
 def checked(summary: dict[str, Any]) -> dict[str, Any]:
@@ -347,10 +342,10 @@ def count_frames(
             for _ in count_steps(steps, job.truth, scores, write, show):
                 advance()
         except KeyboardInterrupt:
-            if not scores.shares:
+            if not scores.frames:
                 raise
             return False
-    if not scores.shares:
+    if not scores.frames:
         raise CommandError('no frame was answered')
     if job.truth and not scores.labelled:
         raise CommandError('no label image has the stamp of a camera frame')

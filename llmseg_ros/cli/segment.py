@@ -19,9 +19,8 @@ from llmseg_ros.cli.common import (
     resolve_config,
     track,
     waiting,
-    write_json,
 )
-from llmseg_ros.files import replacing
+from llmseg_ros.files import replacing, write_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,9 +18,8 @@ from llmseg_ros.cli.common import (
     print_table,
     resolve_config,
     waiting,
-    write_json,
 )
-from llmseg_ros.files import replacing
+from llmseg_ros.files import replacing, write_json
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig, SubclassesConfig

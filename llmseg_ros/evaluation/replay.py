@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -145,45 +146,94 @@ class TrueLabels:
         return truth
 
 
+COUNTS = (
+    *('frames', 'labelled', 'compared', 'changed'),
+    *('pixels_n', 'presence_changes_n', 'confusion'),
+)  # of ReplayScores: what adds up
+
+
 @dataclass
 class ReplayScores:
-    """What is counted over the frames of a bag.
+    """What is counted over the frames of a bag, or of several.
 
     Attributes:
         names: name by id, that of the background first.
-        timings_ms: wall time by stage, a frame each.
-        shares: share of the pixels by id, a frame each.
-        changed: share of the pixels whose label is another one than in the frame before.
+        frames: how many there are.
+        labelled: how many of them have true labels.
+        compared: pixels of frames that have one of their size before them.
+        changed: how many of these have another label than there.
+        timings_ms: wall time by stage and in all, a frame each.
+        pixels_n: (n,) int64, pixels by id.
+        presence_changes_n: (n,) int64, how often each class appeared or vanished from one frame
+            to the next.
         confusion: (n, n) int64, of the frames with true labels.
-        labelled: how many these are.
     """
 
     names: Sequence[str]
-    timings_ms: list[Mapping[str, float]] = field(default_factory=list)
-    shares: list[NDArray[np.float64]] = field(default_factory=list)
-    changed: list[float] = field(default_factory=list)
+    frames: int = 0
     labelled: int = 0
+    compared: int = 0
+    changed: int = 0
+    timings_ms: dict[str, array[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.confusion = np.zeros((len(self.names),) * 2, np.int64)
+        count = len(self.names)
+        self.pixels_n = np.zeros(count, np.int64)
+        self.presence_changes_n = np.zeros(count, np.int64)
+        self.confusion = np.zeros((count, count), np.int64)
         self._last: NDArray[np.uint16] | None = None
+        self._last_present_n: NDArray[np.bool_] | None = None
 
     def add(self, result: Labelled, truth: NDArray[np.uint16] | None) -> None:
         """Count the next frame."""
         labels = result.labels
-        self.timings_ms.append(result.timings_ms)
-        self.shares.append(np.bincount(labels.ravel(), minlength=len(self.names)) / labels.size)
+        laps = {**result.timings_ms, 'total': sum(result.timings_ms.values())}
+        for stage, value in laps.items():
+            self.timings_ms.setdefault(stage, array('d')).append(round(value, 3))
+        pixels_n = np.bincount(labels.ravel(), minlength=len(self.names))
+        present_n = pixels_n > 0
+        self.pixels_n += pixels_n
+        if self._last_present_n is not None:
+            self.presence_changes_n += present_n != self._last_present_n
         if self._last is not None and self._last.shape == labels.shape:
-            self.changed.append(float(np.mean(labels != self._last)))
-        self._last = labels
+            self.compared += labels.size
+            self.changed += np.count_nonzero(labels != self._last)
+        self._last, self._last_present_n = labels, present_n
+        self.frames += 1
         if truth is not None:
             self.labelled += 1
             self.confusion += confusion_matrix(truth, labels, len(self.names))
 
-    def presence_changes(self) -> NDArray[np.int64]:
-        """Return how often each class appeared or vanished from one frame to the next, by id."""
-        present_fn = np.array(self.shares) > 0
-        return np.count_nonzero(present_fn[1:] != present_fn[:-1], axis=0)
+    def merge(self, other: ReplayScores) -> None:
+        """Add what was counted over another bag, of the same classes."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for stage, values in other.timings_ms.items():
+            self.timings_ms.setdefault(stage, array('d')).extend(values)
+
+    def to_record(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        counts: dict[str, Any] = {name: np.asarray(getattr(self, name)).tolist() for name in COUNTS}
+        timings_ms = {stage: values.tolist() for stage, values in self.timings_ms.items()}
+        return {**counts, 'timings_ms': timings_ms}
+
+
+def scores_from_record(names: Sequence[str], record: Mapping[str, Any]) -> ReplayScores:
+    """Return what to_record wrote.
+
+    Raises:
+        KeyError: something is missing.
+        TypeError: something is of another kind.
+        ValueError: something is of another size.
+    """
+    scores = ReplayScores(names)
+    for name in COUNTS:
+        value = getattr(scores, name)
+        value += np.array(record[name], np.int64).reshape(np.shape(value))
+        setattr(scores, name, value if np.ndim(value) else int(value))
+    for stage, values in record['timings_ms'].items():
+        scores.timings_ms[stage] = array('d', values)
+    return scores
 
 
 def replay_frames(

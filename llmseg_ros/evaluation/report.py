@@ -7,6 +7,7 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from llmseg_ros.evaluation import boxes, metrics
 from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
+from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
@@ -113,10 +115,10 @@ def timing(laps: Iterable[Any]) -> dict[str, dict[str, float]]:
     for timings_ms in laps:
         for stage, value in {**timings_ms, 'total': sum(timings_ms.values())}.items():
             by_stage.setdefault(stage, []).append(value)
-    return {stage: percentiles(np.array(values)) for stage, values in by_stage.items()}
+    return {stage: percentiles(values) for stage, values in by_stage.items()}
 
 
-def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
+def percentiles(values: Sequence[float]) -> dict[str, float]:
     p50, p95 = np.percentile(values, [50, 95])
     return {'p50': round(float(p50), 2), 'p95': round(float(p95), 2)}
 
@@ -137,31 +139,67 @@ def versions() -> dict[str, str]:
     return found
 
 
+def write_report(folder: Path, summary: Mapping[str, Any], page: str) -> None:
+    """Write report.html and report.json so that they are there complete or not at all.
+
+    Raises:
+        WriteError: they can't be written.
+    """
+    path = folder / 'report.html'
+    with writing(path), replacing(path) as partial:
+        partial.write_text(page, encoding='utf-8', errors='backslashreplace')
+        write_json(folder / 'report.json', summary)
+
+
 def replay_report(
     bag: str, topic: str, encoder: str, config: SegmenterConfig, scores: ReplayScores
 ) -> dict[str, Any]:
-    """Sum up the frames of a bag; what needs true labels is None where there are none."""
+    """Sum up the frames of a bag, or of several."""
+    return {
+        'dataset': bag,
+        'image_topic': topic,
+        'classes': list(scores.names),
+        'encoder': encoder,
+        'versions': versions(),
+        **frames_report(scores),
+        'config': dataclasses.asdict(config),
+    }
+
+
+def frames_report(scores: ReplayScores) -> dict[str, Any]:
+    """Return what was counted over frames; what needs true labels is None where there are none."""
     confusion = scores.confusion
 
     def by_name(values_n: NDArray[Any]) -> dict[str, Any]:
         return dict(zip(scores.names, values_n.tolist(), strict=True))
 
-    shares_n = np.mean(scores.shares, axis=0)
-    changed = float(np.mean(scores.changed)) if scores.changed else float('nan')
+    shares_n = scores.pixels_n / scores.pixels_n.sum()
+    changed = scores.changed / scores.compared if scores.compared else float('nan')
     return {
-        'dataset': bag,
-        'image_topic': topic,
-        'frames': len(scores.shares),
+        'frames': scores.frames,
         'labelled_frames': scores.labelled,
-        'classes': list(scores.names),
-        'encoder': encoder,
-        'versions': versions(),
         'miou': number(metrics.mean_iou(confusion)),
         'pixel_accuracy': number(metrics.pixel_accuracy(confusion)),
         'class_iou': {k: number(v) for k, v in by_name(metrics.class_iou(confusion)).items()},
         'class_share': {k: number(v) for k, v in by_name(shares_n).items()},
         'changed_pixels': number(changed),
-        'presence_changes': by_name(scores.presence_changes()),
-        'timing_ms': timing(scores.timings_ms),
-        'config': dataclasses.asdict(config),
+        'presence_changes': by_name(scores.presence_changes_n),
+        'timing_ms': {stage: percentiles(ms) for stage, ms in scores.timings_ms.items()},
     }
+
+
+def offline_report(
+    bag: str,
+    topic: str,
+    segmenter: Segmenter,
+    scores: ReplayScores,
+    wall_s: float,
+    complete: bool = True,
+) -> dict[str, Any]:
+    """Return the report on a bag that was segmented in this process."""
+    seconds = {
+        'wall': round(wall_s, 3),
+        'segmenting': round(sum(scores.timings_ms['total']) / 1000, 3),
+    }
+    summary = replay_report(bag, topic, segmenter.encoder.name, segmenter.config, scores)
+    return summary | {'mode': 'offline', 'complete': complete, 'seconds': seconds}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmseg_ros.cli.common import CommandError, parse_classes, printable, write_json
+from llmseg_ros.cli.common import CommandError, parse_classes, printable
 from llmseg_ros.cli.main import app, main, one_sentence
 from llmseg_ros.config import ConfigError
 
@@ -152,13 +152,3 @@ def test_parse_classes_refuses_a_bad_file(
 
 def test_printable_escapes_what_steers_a_terminal() -> None:
     assert printable('cat\x1b[31m\n\udcff猫') == 'cat\\x1b[31m\\n\\udcff猫'
-
-
-def test_json_is_written_complete_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / 'new' / 'result.json'
-    write_json(path, {'name': '猫\udcff'})
-    assert path.read_text(encoding='utf-8') == '{\n  "name": "猫\\udcff"\n}\n'
-    with pytest.raises(ValueError, match='nan'):
-        write_json(path, {'value': float('nan')})
-    assert path.read_text(encoding='utf-8').startswith('{\n  "name"')
-    assert list(path.parent.iterdir()) == [path]

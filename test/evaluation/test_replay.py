@@ -209,7 +209,7 @@ def test_ctrl_c_reports_what_is_done(
 
     def count_and_interrupt(scores: ReplayScores, *arguments: Any) -> None:
         count(scores, *arguments)
-        if len(scores.shares) == 3:
+        if scores.frames == 3:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(ReplayScores, 'add', count_and_interrupt)
@@ -233,7 +233,8 @@ def test_temporal_consistency_by_hand() -> None:
     scores.add(segmentation([[0, 0], [0, 1]]), None)
     scores.add(segmentation([[0, 2], [0, 1]]), np.array([[0, 1], [IGNORED, 1]], np.uint16))
     scores.add(segmentation([[2, 2], [0, 2]]), None)
-    assert scores.changed == [1 / 4, 2 / 4]
-    assert scores.presence_changes().tolist() == [0, 1, 1]  # the cat goes, the cup comes
+    assert (scores.frames, scores.changed, scores.compared) == (3, 1 + 2, 4 + 4)
+    assert scores.presence_changes_n.tolist() == [0, 1, 1]  # the cat goes, the cup comes
+    assert scores.pixels_n.tolist() == [3 + 2 + 1, 1 + 1, 1 + 3]
     assert scores.confusion.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
     assert scores.labelled == 1
