@@ -1,4 +1,4 @@
-"""Scoring on a Ray cluster: a process with the model for every GPU or share of the CPUs."""
+"""Work on a Ray cluster: a process with the model for every GPU or share of the CPUs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from llmseg_ros.evaluation.datasets import Dataset, DatasetError, Sample
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, Scorer, score_images
@@ -32,15 +31,22 @@ class ScaleOutError(RuntimeError):
     """The cluster can't be used; the message is one sentence that says what to do."""
 
 
-class Job(NamedTuple):
-    """What every worker is told.
+class Job(Protocol):
+    """What every worker is told."""
+
+    def load(self) -> tuple[str, Callable[[Any], list[Any]]]:
+        """Load the model on a worker; return the encoder's name and what does a shard."""
+
+
+@dataclass(frozen=True)
+class ImagesJob:
+    """Score the images of a dataset.
 
     Attributes:
         dataset: without samples.
         variants: settings to score.
         known: subclasses, looked up once for all workers.
         first: an image of the dataset, to see whether it can be seen from there.
-        threads: of torch, and Ray's share of the CPUs.
         workers: threads that read ahead.
     """
 
@@ -48,14 +54,39 @@ class Job(NamedTuple):
     variants: tuple[Variant, ...]
     known: Known
     first: Sample
-    threads: int
     workers: int
+
+    def load(self) -> tuple[str, Callable[[Sequence[Sample]], list[ImageScores]]]:
+        """Load the model.
+
+        Raises:
+            DatasetError: the dataset can't be seen from this node.
+        """
+        for path in (self.first.image, self.first.labels):
+            if not path.is_file():
+                raise DatasetError(
+                    f'{path} is not on node {socket.gethostname()}: the dataset has to lie under '
+                    'the same path on every node'
+                )
+        evaluator = Evaluator(self.dataset, self.variants, self.known)
+
+        def score(samples: Sequence[Sample]) -> list[ImageScores]:
+            return list(score_images(evaluator, samples, self.workers))
+
+        return evaluator.encoder.name, score
 
 
 class Shard(NamedTuple):
-    """Images that one worker scores, and how many were lost over them."""
+    """What one worker does at a time.
 
-    samples: Sequence[Sample]
+    Attributes:
+        work: for the function that Job.load returns.
+        name: what it is called where it is lost.
+        lost: how many workers were lost over it.
+    """
+
+    work: Any
+    name: str
     lost: int = 0
 
 
@@ -70,34 +101,17 @@ class Loaded(NamedTuple):
 class Worker:
     """A process of the cluster, with the model loaded."""
 
-    def load(self, job: Job) -> Loaded:
-        """Load the model.
-
-        Raises:
-            DatasetError: the dataset can't be seen from this node.
-            EncoderUnavailable: the encoder's packages or weights aren't on this node.
-        """
+    def load(self, job: Job, threads: int) -> Loaded:
+        """Load the model, to compute with so many threads; raise what the job raises."""
         import torch
 
-        torch.set_num_threads(job.threads)
-        node = socket.gethostname()
-        for path in (job.first.image, job.first.labels):
-            if not path.is_file():
-                raise DatasetError(
-                    f'{path} is not on node {node}: the dataset has to lie under the same path '
-                    'on every node'
-                )
-        evaluator = Evaluator(job.dataset, job.variants, job.known)
-        self._score = partial(score_images, evaluator, workers=job.workers)
-        return Loaded(node, evaluator.encoder.name, versions())
+        torch.set_num_threads(threads)
+        encoder, self._work = job.load()
+        return Loaded(socket.gethostname(), encoder, versions())
 
-    def score(self, samples: Sequence[Sample]) -> list[ImageScores]:
-        """Score a shard.
-
-        Raises:
-            DatasetError: an image or its labels can't be used.
-        """
-        return list(self._score(samples))
+    def work(self, work: Any) -> list[Any]:
+        """Do a shard's work; raise what the job raises."""
+        return self._work(work)
 
 
 class Pool:
@@ -106,15 +120,23 @@ class Pool:
     A worker that is lost, with its node or alone, is replaced, and its shard scored again.
     """
 
-    def __init__(self, ray: Any, job: Job, count: int, gpus: int) -> None:
+    def __init__(self, ray: Any, job: Job, count: int, threads: int, gpus: int) -> None:
         """Begin to load the model on `count` workers; return when the first has.
+
+        Args:
+            ray: the module, connected.
+            job: for the workers.
+            count: of the workers.
+            threads: of each, and its share of the CPUs.
+            gpus: of each.
 
         Raises:
             ScaleOutError: no worker stays, or one has other packages.
         """
         self._ray = ray
         self._job = ray.put(job)
-        options = {'num_cpus': job.threads, 'num_gpus': gpus}
+        self._threads = threads
+        options = {'num_cpus': threads, 'num_gpus': gpus}
         self._actor = ray.remote(Worker).options(**options)
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Shard | None]] = {}  # by what is waited for; None: loads
@@ -125,33 +147,32 @@ class Pool:
         while not self._idle:
             self._wait()
 
-    def score(self, samples: Sequence[Sample]) -> Iterator[ImageScores]:
-        """Yield the scores of images as they come.
+    def run(self, shards: Iterable[Shard]) -> Iterator[Any]:
+        """Yield the results of shards as they come.
 
         Raises:
-            DatasetError: an image or its labels can't be used, or the dataset isn't on a node.
-            ScaleOutError: images cost one worker after the other.
+            ScaleOutError: a shard costs one worker after the other.
+            Exception: what the job raises.
         """
-        starts = range(0, len(samples), SHARD_IMAGES)
-        shards = deque(Shard(samples[start : start + SHARD_IMAGES]) for start in starts)
-        while shards or any(shard for _, shard in self._busy.values()):
-            while shards and self._idle:
-                self._give(shards.popleft())
-            scores, lost = self._wait()
-            yield from scores
+        waiting = deque(shards)
+        while waiting or any(shard for _, shard in self._busy.values()):
+            while waiting and self._idle:
+                self._give(waiting.popleft())
+            results, lost = self._wait()
+            yield from results
             if lost is not None:
-                shards.appendleft(lost)
+                waiting.appendleft(lost)
 
     def _start(self) -> None:
         actor = self._actor.remote()
-        self._busy[actor.load.remote(self._job)] = actor, None
+        self._busy[actor.load.remote(self._job, self._threads)] = actor, None
 
     def _give(self, shard: Shard) -> None:
         actor = self._idle.pop()
-        self._busy[actor.score.remote(shard.samples)] = actor, shard
+        self._busy[actor.work.remote(shard.work)] = actor, shard
 
-    def _wait(self) -> tuple[list[ImageScores], Shard | None]:
-        """Wait for one worker; return what it has scored, and the shard where it was lost."""
+    def _wait(self) -> tuple[list[Any], Shard | None]:
+        """Wait for one worker; return what it has done, and the shard where it was lost."""
         (done,), _ = self._ray.wait(list(self._busy), num_returns=1)
         actor, shard = self._busy.pop(done)
         try:
@@ -189,14 +210,9 @@ class Pool:
             return None
         if shard.lost + 1 == MAX_TRIES:
             raise ScaleOutError(
-                f'{MAX_TRIES} workers ended over the images from {shard.samples[0].id} to '
-                f'{shard.samples[-1].id}, look whether memory ran out'
+                f'{MAX_TRIES} workers ended over {shard.name}, look whether memory ran out'
             ) from None
-        logger.warning(
-            'a worker was lost, the images from %s on are scored again: %s',
-            shard.samples[0].id,
-            reason,
-        )
+        logger.warning('a worker was lost, it starts again with %s: %s', shard.name, reason)
         return shard._replace(lost=shard.lost + 1)
 
 
@@ -227,19 +243,42 @@ def cluster_scorer(
         DatasetError: the dataset isn't on a node.
         EncoderUnavailable: the encoder's packages or weights aren't on a node.
     """
-    threads = int(os.environ.get('OMP_NUM_THREADS') or 1)
-    job = Job(
-        replace(dataset, samples=()), tuple(variants), known, dataset.samples[0], threads, workers
+    job = ImagesJob(
+        replace(dataset, samples=()), tuple(variants), known, dataset.samples[0], workers
     )
+
+    def shards_of(samples: Sequence[Sample]) -> list[Shard]:
+        parts = [samples[i : i + SHARD_IMAGES] for i in range(0, len(samples), SHARD_IMAGES)]
+        return [Shard(part, f'the images from {part[0].id} to {part[-1].id}') for part in parts]
+
+    useful = len(shards_of(dataset.samples))
+    on_cpu = variants[0].config.encoder.device == 'cpu'
+    with cluster(address, job, min(useful, most or useful), on_cpu) as pool:
+        yield Scorer(pool.encoder, lambda samples: pool.run(shards_of(samples)))
+
+
+@contextmanager
+def cluster(address: str, job: Job, most: int, on_cpu: bool) -> Iterator[Pool]:
+    """Load the model on the workers of a Ray cluster, one per GPU, else one per CPU.
+
+    Args:
+        address: HOST:PORT of a cluster that runs, or 'local' to start one here.
+        job: for the workers.
+        most: workers, at most.
+        on_cpu: leave the GPUs alone.
+
+    Raises:
+        ScaleOutError: Ray is not installed, or the cluster can't be used.
+        Exception: what the job raises.
+    """
+    threads = int(os.environ.get('OMP_NUM_THREADS') or 1)
     with connected(address) as ray:
         resources = ray.cluster_resources()
-        on_gpu = variants[0].config.encoder.device != 'cpu' and resources.get('GPU', 0) >= 1
+        on_gpu = not on_cpu and resources.get('GPU', 0) >= 1
         count = int(resources['GPU'] if on_gpu else resources.get('CPU', 0) // threads)
         if not count:
             raise ScaleOutError(f'no node of the cluster {address} has {threads} CPUs')
-        shards = -(-len(dataset.samples) // SHARD_IMAGES)
-        pool = Pool(ray, job, min(count, shards, most or count), int(on_gpu))
-        yield Scorer(pool.encoder, pool.score)
+        yield Pool(ray, job, min(count, most), threads, int(on_gpu))
 
 
 @contextmanager

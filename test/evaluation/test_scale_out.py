@@ -20,7 +20,16 @@ import torch
 from llmseg_ros.evaluation import scale_out
 from llmseg_ros.evaluation.datasets import DatasetError, folder_dataset
 from llmseg_ros.evaluation.report import versions
-from llmseg_ros.evaluation.scale_out import Job, Loaded, Pool, ScaleOutError, Worker, connected
+from llmseg_ros.evaluation.scale_out import (
+    ImagesJob,
+    Job,
+    Loaded,
+    Pool,
+    ScaleOutError,
+    Shard,
+    Worker,
+    connected,
+)
 
 from .commands import evaluate
 
@@ -112,7 +121,7 @@ def test_a_killed_worker_changes_no_pixel_of_the_sum(
 
     def busy_worker() -> int | None:
         lines = (tmp_path / 'images.jsonl').read_text().count('\n')
-        workers = [pid for pid, name in of_this_run(tmp_path).items() if 'Worker.score' in name]
+        workers = [pid for pid, name in of_this_run(tmp_path).items() if 'Worker.work' in name]
         return workers[0] if workers and lines > 1 + 5 else None
 
     os.kill(until(busy_worker, 120), signal.SIGKILL)
@@ -146,13 +155,13 @@ def test_ctrl_c_leaves_no_process(
 def test_failures_of_workers(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong on a worker ends in one sentence."""
     dataset = folder_dataset(many)
-    job = Job(replace(dataset, samples=()), (), {}, dataset.samples[0], 1, 1)
+    job = ImagesJob(replace(dataset, samples=()), (), {}, dataset.samples[0], 1)
 
     class EndsOverCups:
-        def load(self, job: Job) -> Loaded:
+        def load(self, job: Job, threads: int) -> Loaded:
             return Loaded('there', 'encoder', versions())
 
-        def score(self, samples: Any) -> list[Any]:
+        def work(self, samples: Any) -> list[Any]:
             if any('cup' in sample.id for sample in samples):
                 os._exit(1)
             if any('rocket' in sample.id for sample in samples):
@@ -160,33 +169,33 @@ def test_failures_of_workers(many: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             return []
 
     class EndsAtOnce(EndsOverCups):
-        def load(self, job: Job) -> Loaded:
+        def load(self, job: Job, threads: int) -> Loaded:
             os._exit(1)
 
     class HasAnotherTorch(EndsOverCups):
-        def load(self, job: Job) -> Loaded:
+        def load(self, job: Job, threads: int) -> Loaded:
             return Loaded('there', 'encoder', {**versions(), 'torch': '1.0'})
 
     def pool(worker: type, job: Job = job) -> Pool:
         monkeypatch.setattr(scale_out, 'Worker', worker)
-        return Pool(ray, job, 1, 0)
+        return Pool(ray, job, 1, 1, 0)
 
     cats, cups, rockets = (dataset.samples[i : i + COPIES] for i in range(0, 3 * COPIES, COPIES))
     with connected('local') as ray:
         scoring = pool(EndsOverCups)
         assert scoring.encoder == 'encoder'
-        assert list(scoring.score(cats)) == []
-        with pytest.raises(ScaleOutError, match='3 workers ended over the images from cup00 to'):
-            list(scoring.score([*cats, *cups]))
+        assert list(scoring.run([Shard(cats, 'cats')])) == []
+        with pytest.raises(ScaleOutError, match='3 workers ended over cups, look'):
+            list(scoring.run([Shard(cats, 'cats'), Shard(cups, 'cups')]))
         with pytest.raises(DatasetError, match=r'rocket\.png is not an image'):
-            list(pool(EndsOverCups).score(rockets))
+            list(pool(EndsOverCups).run([Shard(rockets, 'rockets')]))
         with pytest.raises(ScaleOutError, match='3 workers ended while they loaded the model'):
             pool(EndsAtOnce)
         with pytest.raises(ScaleOutError, match=r'torch is 1\.0 on node there and .* here'):
             pool(HasAnotherTorch)
         elsewhere = replace(job.first, image=Path('/elsewhere/cat.png'))
         with pytest.raises(DatasetError, match=r'/elsewhere/cat\.png is not on node .* every node'):
-            pool(Worker, job._replace(first=elsewhere))
+            pool(Worker, replace(job, first=elsewhere))
 
 
 @pytest.mark.parametrize(
