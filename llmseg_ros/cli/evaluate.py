@@ -226,18 +226,15 @@ def evaluate_boxes(
         note(f'boxes left out, of no class: {", ".join(data.left_out)}')
     if report:
         prepare_folder(report)
-    from llmseg_ros.evaluation.variants import find_subclasses, make_variants, resolver_of_known
+    from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
 
-    (variant,) = make_variants(settings, {})
-    known = find_subclasses([variant], data.classes, progress)
+    settings, known = look_up_subclasses(settings, data.classes, progress)
     with waiting('loading the model'):
         import numpy as np
 
         from llmseg_ros.evaluation.report import boxes_report, write_report
-        from llmseg_ros.segmenter import Segmenter
 
-        resolver = resolver_of_known(variant.config.subclasses, known)
-        segmenter = Segmenter(variant.config, data.classes, resolver=resolver)
+        segmenter = load_with_known(settings, data.classes, known)
     counts, laps = [], []
     with progress(len(data.images), 'images') as advance:
         for counts_c4, timings_ms in score_boxed_images(segmenter, data, workers):

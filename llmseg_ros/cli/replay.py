@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,14 +22,17 @@ from llmseg_ros.cli.common import (
     progress,
     require_ros,
     resolve_config,
+    waiting,
 )
-from llmseg_ros.cli.segment import load_segmenter, say_refused
+from llmseg_ros.cli.evaluate import read_settings
+from llmseg_ros.cli.segment import say_refused
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
 
+    from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.live_replay import Answer
     from llmseg_ros.evaluation.pictures import ReplayRecorder
     from llmseg_ros.evaluation.replay import ReplayScores, Step, TrueLabels
@@ -63,6 +66,13 @@ def replay(
         Path | None,
         typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
     ] = None,
+    subclasses: Annotated[
+        Literal['configured', 'none', 'packs', 'store', 'llm'],
+        typer.Option(
+            help='Where subclasses come from: nowhere, the curated packs, these and earlier '
+            'answers, or the language model for what is missing, asked before the first frame.'
+        ),
+    ] = 'configured',
     mode: Annotated[
         str,
         typer.Option(
@@ -110,8 +120,9 @@ def replay(
       llmseg replay office.mcap --classes "chair, person" --out segmented --report result
     """
     check_mode(mode, rate)
-    names = parse_classes(classes)
+    names = accepted_names(classes)
     path = resolve_config(config)
+    settings = read_settings(path, '', {'subclasses': subclasses.replace('configured', '')})
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
@@ -134,10 +145,10 @@ def replay(
                 recorder = stack.enter_context(replay_recorder(report, names, total, video))
             job = Job(bag, reader, camera, truth, written, recorder)
             if mode == 'offline':
-                summary = replay_offline(job, path, names)
+                summary = replay_offline(job, settings, names)
             else:
                 live_rate = None if mode == 'lockstep' else (rate or 1.0)
-                summary = replay_live(job, path, names, live_rate)
+                summary = replay_live(job, path, settings, names, live_rate)
     except Interrupted as early:
         summary = early.summary
     print_summary(summary)
@@ -206,18 +217,31 @@ def check_mode(mode: str, rate: float | None) -> None:
         require_ros(f'--mode {mode}')
 
 
-def replay_offline(job: Job, config: Path, names: Sequence[str]) -> dict[str, Any]:
+def accepted_names(classes: str) -> list[str]:
+    """Return the names of --classes without those that a class list refuses; say which."""
+    from llmseg_ros.classes import ClassRegistry
+
+    update = ClassRegistry().update(parse_classes(classes))
+    say_refused(update)
+    return [entry.name for entry in update.classes]
+
+
+def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) -> dict[str, Any]:
     """Segment the frames here; return the report.
 
     Raises:
+        SubclassesError: the language model gave no answer.
         BagError: a frame or its true labels can't be used.
         Interrupted: by Ctrl-C, after some frames.
     """
     from llmseg_ros.evaluation.replay import ReplayScores, replay_frames
     from llmseg_ros.evaluation.report import offline_report
+    from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
 
-    segmenter = load_segmenter(config, names)
-    scores = ReplayScores(['background', *(c.name for c in segmenter.vocabulary.classes)])
+    settings, known = look_up_subclasses(settings, names, progress)
+    with waiting('loading the model'):
+        segmenter = load_with_known(settings, names, known)
+    scores = ReplayScores(['background', *names])
     if job.out:
         job.out.write_label_map(segmenter.vocabulary, job.reader.start_time)
 
@@ -244,28 +268,28 @@ def checked(summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def replay_live(job: Job, config: Path, names: Sequence[str], rate: float | None) -> dict[str, Any]:
+def replay_live(
+    job: Job, config: Path, settings: SegmenterConfig, names: Sequence[str], rate: float | None
+) -> dict[str, Any]:
     """Play the frames into the node, at a rate or each after the answer before it; report.
 
     Raises:
+        SubclassesError: the language model gave no answer.
         LiveReplayError: the node failed.
         CommandError: it answered nothing.
         BagError: a frame or its true labels can't be used.
         Interrupted: by Ctrl-C, after some frames.
     """
-    from llmseg_ros.classes import ClassRegistry
-    from llmseg_ros.config import load_config
     from llmseg_ros.demo.bags import LABEL_MAP_TOPIC
     from llmseg_ros.evaluation import live_replay
     from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.evaluation.report import replay_report
-    from llmseg_ros.refine import available_refiner
+    from llmseg_ros.evaluation.variants import look_up_subclasses
 
-    settings = load_config(config)
-    update = ClassRegistry().update(names)
-    say_refused(update)
-    accepted = [entry.name for entry in update.classes]
-    scores = ReplayScores(['background', *accepted])
+    settings, _ = look_up_subclasses(settings, names, progress)
+    # What the language model has answered is in the store: no answer comes amid the frames.
+    asked = replace(settings, subclasses=replace(settings.subclasses, llm='off'))
+    scores = ReplayScores(['background', *names])
 
     def write(out: ResultBag, step: Step[Answer]) -> None:
         if step.result:
@@ -275,7 +299,7 @@ def replay_live(job: Job, config: Path, names: Sequence[str], rate: float | None
     with tempfile.TemporaryDirectory(prefix='llmseg_replay_') as name:
         folder = Path(name)
         live_replay.write_parameters(
-            folder / live_replay.PARAMETERS, config, settings, accepted, live=rate is not None
+            folder / live_replay.PARAMETERS, config, asked, names, live=rate is not None
         )
         played_all = play(job, folder, rate)
         with live_replay.opened_answers(folder) as answers:
@@ -284,7 +308,6 @@ def replay_live(job: Job, config: Path, names: Sequence[str], rate: float | None
             steps = live_replay.answered_frames(job.reader, job.camera, job.others, answers)
             complete = count_frames(job, steps, scores, write) and played_all
             live = live_replay.live_numbers(answers.played, answers.arrivals)
-    settings = replace(settings, refine=available_refiner(settings.refine))
     encoder = answers.played.encoder
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
     mode = 'lockstep' if rate is None else 'realtime'

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
 from llmseg_ros.refine import available_refiner
 from llmseg_ros.subclasses.llm import LlmError, llm_wanted
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+
+if TYPE_CHECKING:
+    from llmseg_ros.segmenter import Segmenter
 
 Known = Mapping[SubclassesConfig, Mapping[str, Subclasses]]
 """What is known of the classes, by where it comes from."""
@@ -131,6 +135,32 @@ def find_subclasses(
                 name: with_synonyms(resolver, name, synonyms.get(name, ())) for name in classes
             }
     return known
+
+
+def look_up_subclasses(
+    config: SegmenterConfig,
+    classes: Sequence[str],
+    progress: Callable[[int, str], AbstractContextManager[Callable[[], None]]],
+) -> tuple[SegmenterConfig, Known]:
+    """Do as find_subclasses for one configuration; return it as it can be had here, too.
+
+    Raises:
+        SubclassesError: the language model gave no answer.
+    """
+    (variant,) = make_variants(config, {})
+    return variant.config, find_subclasses([variant], classes, progress)
+
+
+def load_with_known(config: SegmenterConfig, classes: Sequence[str], known: Known) -> Segmenter:
+    """Load the model for classes whose subclasses are known; nobody is asked for more.
+
+    Raises:
+        EncoderUnavailable: the encoder's packages or weights aren't here.
+    """
+    from llmseg_ros.segmenter import Segmenter
+
+    resolver = resolver_of_known(config.subclasses, known)
+    return Segmenter(config, classes, resolver=resolver)
 
 
 def resolver_of_known(config: SubclassesConfig, known: Known) -> Resolver:
