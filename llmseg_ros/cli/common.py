@@ -88,13 +88,13 @@ def track(items: Sequence[T], doing: str) -> Iterator[T]:
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each of `total` images or frames.
+def progress(total: int, what: str) -> Iterator[Callable[..., None]]:
+    """Give a function to call after each of `total` images or frames, or with a number of them.
 
     Rate and time left show on stderr where that is a terminal.
     """
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda count=1: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -105,8 +105,8 @@ def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, rate, TimeLeft(), console=Console(stderr=True)) as bar:
         task = bar.add_task('', total=total, rate='')
 
-        def advance() -> None:
-            bar.advance(task)
+        def advance(count: int = 1) -> None:
+            bar.advance(task, count)
             speed = bar.tasks[task].speed
             if speed:
                 bar.update(task, rate=f'{speed:.1f} {what}/s')

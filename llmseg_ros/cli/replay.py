@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +45,11 @@ INTERRUPTED = 130
 
 def replay(
     bag: Annotated[
-        Path, typer.Argument(metavar='BAG', help='A rosbag2 folder, or a .mcap, .db3 or .bag file.')
+        Path,
+        typer.Argument(
+            metavar='BAG',
+            help='A rosbag2 folder, a .mcap, .db3 or .bag file, or a folder with many of them.',
+        ),
     ],
     classes: Annotated[
         str,
@@ -97,8 +101,27 @@ def replay(
     report: Annotated[
         Path | None,
         typer.Option(
-            metavar='DIR', help='Write report.html, report.json and overlay.mp4 into this folder.'
+            metavar='DIR',
+            help='Write report.html, report.json and overlay.mp4 into this folder; of a folder of '
+            'bags, into a folder for each bag, and a report on all of them.',
         ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            '--resume', help='Of a folder of bags: only those not yet in the --report folder.'
+        ),
+    ] = False,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar='ADDRESS',
+            help='A folder of bags on the Ray cluster at HOST:PORT; "local" is a process per GPU '
+            'or CPU of this machine.',
+        ),
+    ] = '',
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help='Of --ray: at most so many processes.')
     ] = None,
     video: Annotated[
         bool,
@@ -116,13 +139,31 @@ def replay(
     to frame, and with --labels how right they are; where the node does it, also its latency.
 
     \b
-    Example:
+    Examples:
       llmseg replay office.mcap --classes "chair, person" --out segmented --report result
+      llmseg replay BAGS --classes classes.txt --report results --ray local
     """
     check_mode(mode, rate)
     names = accepted_names(classes)
     path = resolve_config(config)
     settings = read_settings(path, '', {'subclasses': subclasses.replace('configured', '')})
+    from llmseg_ros.evaluation.bag_folder import FolderReplay, is_folder_of_bags
+
+    if is_folder_of_bags(bag):
+        if mode != 'offline' or out or not report:
+            raise typer.BadParameter(
+                f'{printable(bag)} is a folder of bags: that needs --report DIR, and goes with '
+                '--mode offline, without --out'
+            )
+        from llmseg_ros.cli.replay_folder import replay_folder
+
+        task = FolderReplay(
+            bag.absolute(), report.absolute(), settings, tuple(names), {}, image, labels, video
+        )
+        replay_folder(task, resume, ray, ray_workers, json)
+        return
+    if resume or ray or ray_workers:
+        raise typer.BadParameter('--resume and --ray are for a folder of bags')
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
@@ -375,7 +416,7 @@ def count_frames(
     return True
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def print_summary(summary: Mapping[str, Any]) -> None:
     """Print a line per class, and what holds for the whole bag."""
     rows = [
         (

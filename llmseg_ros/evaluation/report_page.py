@@ -33,6 +33,7 @@ from llmseg_ros.evaluation.variants import Known, Variant, make_variants
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.encoders import Encoder
+    from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.segmenter import Segmenter
 
 FOLDER = Path(__file__).parent / 'page'
@@ -283,10 +284,52 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
         time_section(recorded.totals_ms, frames, summary['timing_ms'], 'frames'),
         about_section(summary),
     ]
-    facts = [Fact('frames', f'{summary["frames"]:,}'), Fact('classes', str(len(names) - 1))]
+    facts = replay_facts(summary)
+    note = f'Camera topic {summary["image_topic"]}, mode {summary["mode"]}.'
+    if not summary['complete']:
+        note += ' Interrupted before the end of the bag.'
+    return render(f'Replay of {summary["dataset"]}', summary, note, facts, sections)
+
+
+def folder_page(summary: Mapping[str, Any], scores: ReplayScores) -> str:
+    """Return the page on a folder of bags.
+
+    Args:
+        summary: as in report.json.
+        scores: of all its frames.
+    """
+    labelled = summary['labelled_frames'] > 0
+    problems = [tables.problem_table(summary['problems'])] if summary['problems'] else []
+    class_tables = [tables.presence_table(summary)]
+    if labelled:
+        class_tables.insert(0, tables.class_table(scores.names, 0, scores.confusion))
+    times = [histogram('Frames by time', scores.timings_ms['total'], milliseconds)]
+    stages = [tables.stage_table(summary['timing_ms'])]
+    sections = [
+        Section('bags', 'Bags', tables=[tables.bag_table(summary['bags']), *problems]),
+        Section('classes', 'Classes', tables=class_tables),
+        *([confusion_section(scores.names, scores.confusion)] if labelled else []),
+        Section('time', 'Time', charts=times, tables=stages),
+        about_section(summary),
+    ]
+    facts = [Fact('bags', f'{len(summary["bags"]):,}'), *replay_facts(summary)]
+    note = f'Camera topic {summary["image_topic"]}.'
+    if not summary['complete']:
+        note += ' Interrupted before the last bag.'
+    if problems:
+        note += f' {len(summary["problems"])} more bags can not be used.'
+    return render(f'Replay of the bags in {summary["dataset"]}', summary, note, facts, sections)
+
+
+def replay_facts(summary: Mapping[str, Any]) -> list[Fact]:
+    """Return what holds for all frames."""
+    facts = [
+        Fact('frames', f'{summary["frames"]:,}'),
+        Fact('classes', str(len(summary['classes']) - 1)),
+    ]
     if 'live' in summary:
         facts.append(Fact('frames dropped', f'{summary["live"]["frames_dropped"]:,}'))
-    if labelled:
+    if summary['labelled_frames']:
         facts += [
             Fact('frames with true labels', f'{summary["labelled_frames"]:,}'),
             Fact('mIoU', percent(summary['miou'])),
@@ -294,10 +337,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
         ]
     facts.append(Fact('pixels changed from frame to frame', percent(summary['changed_pixels'])))
     facts.append(time_fact(summary['timing_ms'], 'frame'))
-    note = f'Camera topic {summary["image_topic"]}, mode {summary["mode"]}.'
-    if not summary['complete']:
-        note += ' Interrupted before the end of the bag.'
-    return render(f'Replay of {summary["dataset"]}', summary, note, facts, sections)
+    return facts
 
 
 def confusion_section(names: Sequence[str], confusion: Counts) -> Section:

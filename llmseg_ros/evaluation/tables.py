@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Cell(NamedTuple):
         right: whether the heat is that of pixels that are right.
         colour: of a class, '#rrggbb'.
         title: more in words.
+        link: what the text leads to.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Cell(NamedTuple):
     right: bool = False
     colour: str = ''
     title: str = ''
+    link: str = ''
 
 
 class Table(NamedTuple):
@@ -148,6 +151,32 @@ def presence_table(summary: Mapping[str, Any]) -> Table:
     ]
     columns = ('class', 'share of the pixels', 'appeared or vanished')
     return Table('Share of the pixels by class', columns, rows, kind='classes')
+
+
+def bag_table(bags: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return what holds for each bag of a folder; a bag's name leads to its report."""
+    labelled = any(of['labelled_frames'] for of in bags.values())
+    rows = []
+    for bag, of in bags.items():
+        total = of['timing_ms']['total']
+        rows.append(
+            [
+                Cell(bag, link=f'./{quote(bag)}/report.html'),
+                count_cell(of['frames']),
+                *([share_cell(of['miou'], bar=True)] if labelled else []),
+                share_cell(of['changed_pixels']),
+                count_cell(sum(of['presence_changes'].values())),
+                *(Cell(f'{total[key]:.0f}', total[key]) for key in ('p50', 'p95')),
+            ]
+        )
+    columns = ('bag', 'frames', *(['mIoU'] if labelled else []), 'pixels changed')
+    return Table('Bags', (*columns, 'appeared or vanished', 'ms p50', 'ms p95'), rows)
+
+
+def problem_table(problems: Mapping[str, str]) -> Table:
+    """Return why bags can't be used."""
+    rows = [[Cell(bag), Cell(problem)] for bag, problem in problems.items()]
+    return Table('Bags that can not be used', ('bag', 'why'), rows)
 
 
 def boxes_table(summary: Mapping[str, Any]) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -66,6 +67,23 @@ def write_bag(
             raw = TYPES.serialize_cdr(message, kind)
             writer.write(connections[topic], index * SECOND, raw)
     return path
+
+
+def write_bags(photographs: Path, folder: Path, count: int) -> Path:
+    """Write bags bag0, bag1 ... of the photographs with true labels, in another order each."""
+    paths = sorted((photographs / 'images').iterdir())
+    folder.mkdir(parents=True)
+    for number in range(count):
+        messages: list[tuple[str, str, Any]] = []
+        for index in range(len(paths)):
+            path = paths[(index * (1 + number % 2) + number) % len(paths)]
+            stamp = (1 + index) * SECOND
+            rgb = np.array(Image.open(path).convert('RGB'))
+            labels = np.array(Image.open(photographs / 'labels' / path.name))
+            messages.append(('/camera', IMAGE, image(rgb, 'rgb8', stamp)))
+            messages.append(('/truth', IMAGE, image(labels, 'mono8', stamp)))
+        write_bag(folder / f'bag{number}', messages)
+    return folder
 
 
 def write_ros1_bag(path: Path, rgb: NDArray[np.uint8]) -> Path:

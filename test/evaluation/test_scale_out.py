@@ -1,4 +1,4 @@
-"""`llmseg evaluate --ray` on a real local cluster."""
+"""`llmseg evaluate --ray` and `llmseg replay --ray` on a real local cluster."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ from llmseg_ros.evaluation.scale_out import (
     connected,
 )
 
+from .bags import write_bags
 from .commands import evaluate
 
 COPIES = 16  # of the three photographs: six shards
+BAG_FRAMES = 3  # that write_bags writes into each
 MARK = 'LLMSEG_TEST_RUN'  # in the environment of all processes of a run
 
 with_ray = pytest.mark.skipif(
@@ -56,13 +58,13 @@ def many(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `llmseg evaluate`; in the end nothing of it may be left."""
+    """Start `llmseg`; in the end nothing of it may be left."""
     environ = {**os.environ, MARK: str(tmp_path), 'OMP_NUM_THREADS': '1'}
     processes = []
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         program = 'from llmseg_ros.cli.main import main; main()'
-        command = [sys.executable, '-c', program, 'evaluate', *map(str, arguments)]
+        command = [sys.executable, '-c', program, *map(str, arguments)]
         process = subprocess.Popen(
             command,
             env=environ,
@@ -117,7 +119,7 @@ def test_a_killed_worker_changes_no_pixel_of_the_sum(
     finally:
         torch.set_num_threads(threads)
     cluster = ['--ray', 'local', '--ray-workers', 2, '--report', tmp_path, '--resume']
-    process = started(*arguments, *cluster)
+    process = started('evaluate', *arguments, *cluster)
 
     def busy_worker() -> int | None:
         lines = (tmp_path / 'images.jsonl').read_text().count('\n')
@@ -140,10 +142,53 @@ def test_a_killed_worker_changes_no_pixel_of_the_sum(
 
 
 @with_ray
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason='needs two CPUs')
+def test_a_killed_worker_changes_nothing_about_bags(
+    photographs: Path,
+    fast_config: Path,
+    tmp_path: Path,
+    started: Callable[..., subprocess.Popen[str]],
+) -> None:
+    """Six bags on two workers, one of which is killed over a bag, give what one process gives."""
+    write_bags(photographs, tmp_path / 'bags', 6)
+    alone, both = tmp_path / 'alone', tmp_path / 'both'
+    arguments = ['replay', tmp_path / 'bags', '--classes', 'cat,cup,rocket', '--no-video']
+    arguments += ['--config', fast_config, '--labels', '/truth', '--report']
+    process = started(*arguments, alone)
+    assert process.wait(120) == 0, process.communicate()
+    process = started(*arguments, both, '--ray', 'local', '--ray-workers', 2)
+
+    def busy_worker() -> int | None:
+        done = len(list(both.glob('*/scores.json')))
+        workers = [pid for pid, name in of_this_run(tmp_path).items() if 'Worker.work' in name]
+        return workers[0] if workers and done else None
+
+    os.kill(until(busy_worker, 120), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert 'a worker was lost, it starts again with bag bag' in err
+    assert not of_this_run(tmp_path)
+    first, second = (without_times(folder / 'report.json') for folder in (alone, both))
+    assert first == second
+    assert first['frames'] == 6 * BAG_FRAMES
+    for bag in first['bags']:
+        assert (both / bag / 'report.html').is_file()
+    assert not list(both.rglob('.*'))
+
+
+def without_times(path: Path) -> dict[str, Any]:
+    """Return a report on a folder of bags without what the clock had a part in."""
+    report: dict[str, Any] = json.loads(path.read_text())
+    for part in (report, *report['bags'].values()):
+        del part['timing_ms']
+    return report
+
+
+@with_ray
 def test_ctrl_c_leaves_no_process(
     many: Path, fast_config: Path, tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = started('--root', many, '--config', fast_config, '--ray', 'local')
+    process = started('evaluate', '--root', many, '--config', fast_config, '--ray', 'local')
     until(lambda: any('Worker.load' in name for name in of_this_run(tmp_path).values()), 120)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
