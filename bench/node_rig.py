@@ -105,6 +105,20 @@ class Rig:
         self.node.destroy_publisher(publisher)
         return frames
 
+    @contextlib.contextmanager
+    def filming(self, rate_hz: float) -> Iterator[None]:
+        """Publish frames of 640x480 in the background until the end of the block; none at 0 Hz."""
+        ended = threading.Event()
+        camera = threading.Thread(target=self.film, args=(640, 480, rate_hz, 1e6, False, ended))
+        if rate_hz:
+            camera.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if rate_hz:
+                camera.join()
+
     def _on_labels(self, message: Image) -> None:
         stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
         self.arrivals.append((time.monotonic(), time.time() - stamp))

@@ -12,8 +12,6 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -55,7 +53,7 @@ def run(made: Rig, server: ThreadingHTTPServer, arguments: argparse.Namespace) -
         LabelMap, '/seg/label_map', lambda m: waiting.append(unanswered(m)), latched
     )
     made.set_classes(['cat'])
-    with filming(made, arguments.rate):
+    with made.filming(arguments.rate):
         time.sleep(BEFORE_S)
         before = list(made.arrivals)
         dropped = made.count('dropped')
@@ -102,20 +100,6 @@ def answerer(seconds: float) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Answerer
-
-
-@contextmanager
-def filming(made: Rig, rate_hz: float) -> Iterator[None]:
-    """Publish frames in the background until the end of the block."""
-    ended = threading.Event()
-    film = (640, 480, rate_hz, 1e6, False, ended)
-    camera = threading.Thread(target=made.film, args=film)
-    camera.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        camera.join()
 
 
 def outage(made: Rig, seconds: float) -> None:

@@ -29,7 +29,8 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
     message.height, message.width = pixels.shape[:2]
     message.step = pixels[:1].nbytes
     message.is_bigendian = int(pixels.itemsize > 1 and sys.byteorder == 'big')
-    message.data = pixels.tobytes()  # an array given here would be walked number by number
+    # One copy; what is assigned to `data` is copied once more, or walked number by number.
+    message.data.frombytes(np.ascontiguousarray(pixels).view(np.uint8))
     return message
 
 

@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -116,28 +116,35 @@ class Health:
 
 
 def judge(health: Health) -> tuple[bytes, str]:
-    """Return level and message: what hinders the node most."""
+    """Return level and message: what hinders the node, what hinders it most first."""
     if health.state == 'unconfigured' and health.last_error:
         return ERROR, f'not configured: {health.last_error}'
     if health.state != 'active':
         return OK, health.state
-    if health.restarted_s < RECENT_S:
-        return ERROR, 'the worker thread had died and was started anew'
-    if health.failed_s < min(RECENT_S, health.resultless_s):
-        return ERROR, f'frames are lost: {health.last_error}'
-    if min(health.silent_s, health.active_s) > SILENT_S:
-        return STALE, f'no frame for {min(health.silent_s, health.active_s):.0f} s'
-    if health.failed_s < RECENT_S:
-        return WARN, f'a frame was lost: {health.last_error}'
-    if health.rejected_s < RECENT_S:
-        return WARN, 'frames are rejected, the log says why'
-    if health.asking_error:
-        return WARN, f'no subclasses from the language model: {health.asking_error}'
+    if found := list(problems(health)):
+        return found[0][0], '; '.join(message for _, message in found)
     if not health.classes:
         return OK, 'no classes: everything is background'
     if not health.wanted:
         return OK, 'idle: nobody subscribes'
     return OK, 'segmenting'
+
+
+def problems(health: Health) -> Iterator[tuple[bytes, str]]:
+    """Yield level and message of everything that hinders an active node, the worst first."""
+    if health.restarted_s < RECENT_S:
+        yield ERROR, 'the worker thread had died and was started anew'
+    without_result = health.failed_s < health.resultless_s
+    if health.failed_s < RECENT_S and without_result:
+        yield ERROR, f'frames are lost: {health.last_error}'
+    if min(health.silent_s, health.active_s) > SILENT_S:
+        yield STALE, f'no frame for {min(health.silent_s, health.active_s):.0f} s'
+    if health.failed_s < RECENT_S and not without_result:
+        yield WARN, f'a frame was lost: {health.last_error}'
+    if health.rejected_s < RECENT_S:
+        yield WARN, 'frames are rejected, the log says why'
+    if health.asking_error:
+        yield WARN, f'no subclasses from the language model: {health.asking_error}'
 
 
 def make_status(

@@ -15,8 +15,8 @@ from llmseg_ros.cli.bench import WARM_UP_FRAMES, bench_frames, class_lists, spre
 has_ros = bool(importlib.util.find_spec('rclpy') and importlib.util.find_spec('llmseg_ros.msg'))
 
 
-def test_class_lists_are_5_and_80() -> None:
-    assert [len(set(names)) for names in class_lists()] == [5, 80]
+def test_class_lists_are_5_and_150() -> None:
+    assert [len(set(names)) for names in class_lists()] == [5, 150]
 
 
 @pytest.mark.parametrize('count', [1, 30, 33])
@@ -36,7 +36,8 @@ def test_bench(llmseg: Callable[..., Any], tmp_path: Path) -> None:
     outcome = llmseg('bench', '--config', config, '--frames', 2, '--json', tmp_path / 'bench.json')
     assert outcome.code == 0, outcome.err
     report = json.loads((tmp_path / 'bench.json').read_text(encoding='utf-8'))
-    assert [run['classes'] for run in report['runs']] == [5, 80]
+    assert [run['classes'] for run in report['runs']] == [5, 150]
+    assert min(report['total_ratio'], report['outside_refine_ratio']) > 0
     expected = {'encode', 'fuse', 'gate', 'refine'} | ({'convert', 'publish'} if has_ros else set())
     for run in report['runs']:
         assert set(run['stages_ms']) == expected

@@ -159,15 +159,35 @@ def wait_until(condition: Any, seconds: float) -> None:
         time.sleep(0.05)
 
 
+def frames_sent(replaying: subprocess.Popen[str], folder: Path) -> int:
+    """Return how many frames a replay has sent that keeps its temporary files in a folder."""
+    assert replaying.poll() is None, replaying.communicate()
+    logs = folder.glob('llmseg_replay_*/logs/replay_player.log')
+    lines = [line for log in logs for line in log.read_text().split()]
+    return int(lines[-1]) if lines and lines[-1].isdecimal() else 0
+
+
+@needs_ros
+@pytest.mark.parametrize('victim', ['node', 'replay_player'])
+def test_a_killed_process_ends_the_replay(
+    endless: subprocess.Popen[str], tmp_path: Path, victim: str
+) -> None:
+    wait_until(lambda: frames_sent(endless, tmp_path / 'tmp') >= 1, 240)
+    children = children_of(endless.pid)
+    commands = {pid: Path(f'/proc/{pid}/cmdline').read_text() for pid in children}
+    (pid,) = [pid for pid, command in commands.items() if f'llmseg_ros.ros.{victim}\0' in command]
+    os.kill(pid, signal.SIGKILL)
+    _, said = endless.communicate(timeout=60)
+    assert endless.returncode == 1
+    assert said.splitlines()[-1].startswith(f'llmseg: {victim} ended with code -9')
+    assert [pid for pid in children if Path(f'/proc/{pid}').exists()] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bag', 'report', 'tmp']
+    assert list((tmp_path / 'report').iterdir()) == list((tmp_path / 'tmp').glob('llmseg_*')) == []
+
+
 @needs_ros
 def test_realtime_until_ctrl_c(endless: subprocess.Popen[str], tmp_path: Path) -> None:
-    def frames_sent() -> int:
-        assert endless.poll() is None, endless.communicate()
-        logs = (tmp_path / 'tmp').glob('llmseg_replay_*/logs/replay_player.log')
-        lines = [line for log in logs for line in log.read_text().split()]
-        return int(lines[-1]) if lines and lines[-1].isdecimal() else 0
-
-    wait_until(lambda: frames_sent() >= 10, 240)
+    wait_until(lambda: frames_sent(endless, tmp_path / 'tmp') >= 10, 240)
     children = children_of(endless.pid)
     assert len(children) == 2
     endless.send_signal(signal.SIGINT)

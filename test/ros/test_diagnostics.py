@@ -54,6 +54,12 @@ from llmseg_ros.ros.diagnostics import (
             WARN,
             'no subclasses from the language model: timeout',
         ),
+        (
+            Health('active', active_s=60, silent_s=5, rejected_s=6, asking_error='timeout'),
+            STALE,
+            'no frame for 5 s; frames are rejected, the log says why; '
+            'no subclasses from the language model: timeout',
+        ),
         (Health('inactive', failed_s=1, silent_s=99), OK, 'inactive'),
     ],
 )
