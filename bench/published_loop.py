@@ -259,9 +259,12 @@ def compare_windows(
     torch.save(random.state_dict(), folder / 'clip.pt')
     config = OpenClipConfig(model=model, pretrained=str(folder / 'clip.pt'), templates='photo')
     cpu = torch.device('cpu')
+    one = replace(config, batch=1)
     ways = {
         'batched': OpenClipEncoder(config, cpu),
-        'one by one': OpenClipEncoder(replace(config, batch=1), cpu),
+        'one by one': OpenClipEncoder(one, cpu),
+        'batched, bf16': OpenClipEncoder(config, cpu, 'bf16'),
+        'one by one, bf16': OpenClipEncoder(one, cpu, 'bf16'),
         'whole image': OpenClipEncoder(replace(config, windows=False), cpu),
     }
     times = time_in_turns({name: way.encode_image for name, way in ways.items()}, frames)

@@ -181,12 +181,10 @@ def dense_forward(
     cls_b1d = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
     x = visual.ln_pre(torch.cat([cls_b1d, x], dim=1) + positions_nd.to(x.dtype))
     *blocks, last = visual.transformer.resblocks
-    # before 2.26 blocks take tokens first
-    batch_first = getattr(visual.transformer, 'batch_first', False)
-    x = x if batch_first else x.transpose(0, 1)
+    # nn.MultiheadAttention puts tokens first, which costs bf16 on a CPU a copy of the weights for
+    # every token of a batch; and whether a block takes tokens first depends on open_clip's version
     for block in blocks:
-        x = block(x)
-    x = x if batch_first else x.transpose(0, 1)
+        x = finish_block(block, x, join_heads(block, attend('vanilla', *split_heads(block, x))))
 
     q, k, v = split_heads(last, x)
     is_cls = visual.pool_type == 'tok'
