@@ -10,6 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.evaluation.bag_folder import (
+    BagResult,
+    FolderReplay,
+    FolderScores,
+    folder_report,
+)
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, cells_of
 from llmseg_ros.evaluation.metrics import (
@@ -26,7 +32,12 @@ from llmseg_ros.evaluation.pictures import (
 )
 from llmseg_ros.evaluation.replay import Frame, ReplayScores
 from llmseg_ros.evaluation.report import evaluation_report, replay_report
-from llmseg_ros.evaluation.report_page import best_run, evaluation_page, replay_page
+from llmseg_ros.evaluation.report_page import (
+    best_run,
+    evaluation_page,
+    folder_page,
+    replay_page,
+)
 from llmseg_ros.evaluation.variants import Variant, make_variants
 from llmseg_ros.segmentation import Segmentation
 
@@ -136,3 +147,17 @@ def make_replay_page(
             recorder.add(Frame(index * SECOND // 10, None, rgb), result, truth)
     summary = replay_report(f'bag {HOSTILE}', '/cam"era', 'encoder', SegmenterConfig(), scores)
     return replay_page(summary | {'mode': 'offline', 'complete': True} | more, recorder)
+
+
+def make_folder_page(folder: Path, bags: Sequence[str], classes: Sequence[str]) -> str:
+    """Return the page on a folder of bags, one of them of no use; true labels in all others."""
+    scores = FolderScores(ReplayScores(['background', *classes]))
+    for number, bag in enumerate(bags):
+        part = ReplayScores(['background', *classes])
+        for index in range(3 + number):
+            labels = moving_square(index)[1]
+            part.add(segmentation(labels, {'encode': 20.0 + number}), labels // 2 * 2 + number % 2)
+        scores.add(BagResult(bag, '/camera', part))
+    scores.add(BagResult(HOSTILE, '', None, f'no bag {QUOTED}'))
+    task = FolderReplay(folder, folder, SegmenterConfig(), tuple(classes), {})
+    return folder_page(folder_report(task, 'encoder', scores, complete=True), scores.total)

@@ -14,10 +14,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from .pages import HOSTILE, QUOTED, make_evaluation_page, make_replay_page
+from .pages import HOSTILE, QUOTED, make_evaluation_page, make_folder_page, make_replay_page
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 DRIVER = shutil.which('chromedriver')
+BAGS = ('monday/hall', 'javascript:alert(3)', QUOTED, '%2e%2e/#?.bag')
 FLAGS = ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run')
 FLAGS += ('disable-background-networking', 'disable-component-update', 'disable-sync')
 
@@ -40,7 +41,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope='module')
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An ablation with few classes, an evaluation with many, and a bag."""
+    """An ablation with few classes, an evaluation with many, a bag, and a folder of bags."""
     folder = tmp_path_factory.mktemp('pages')
     axes = {'fusion': ('paper', 'max'), 'refine': ('none', 'pamr')}
     many = [f'class {index} with a long name' for index in range(70)]
@@ -48,6 +49,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         'ablation': make_evaluation_page(('cat', HOSTILE, QUOTED), axes),
         'many': make_evaluation_page(many, {}, images=400),
         'replay': make_replay_page(folder, (HOSTILE, 'cup' * 60), with_truth=True),
+        'folder': make_folder_page(folder, BAGS, (HOSTILE, 'cup')),
     }
     paths = {name: folder / f'{name}.html' for name in texts}
     for name, path in paths.items():
@@ -63,7 +65,7 @@ def show(browser: Any, path: Path, width: int = 1280, scheme: str = 'light') -> 
     browser.get(path.as_uri())
 
 
-@pytest.mark.parametrize('name', ['ablation', 'many', 'replay'])
+@pytest.mark.parametrize('name', ['ablation', 'many', 'replay', 'folder'])
 def test_page_is_whole_at_every_width(browser: Any, pages: dict[str, Path], name: str) -> None:
     browser.get_log('browser')
     for width in (390, 1280):
@@ -76,7 +78,7 @@ def test_page_is_whole_at_every_width(browser: Any, pages: dict[str, Path], name
             'return all.map((image) => image.complete && image.naturalWidth)'
         )
         WebDriverWait(browser, 10).until(lambda b, script=images: all(b.execute_script(script)))
-        assert len(browser.execute_script(images)) >= 8
+        assert len(browser.execute_script(images)) >= (0 if name == 'folder' else 8)
     assert browser.get_log('browser') == []
 
 
@@ -84,6 +86,16 @@ def test_hostile_names_do_nothing(browser: Any, pages: dict[str, Path]) -> None:
     show(browser, pages['ablation'])
     assert HOSTILE in browser.find_element(By.ID, 'classes').text
     assert HOSTILE in browser.find_element(By.TAG_NAME, 'h1').text
+    assert browser.execute_script('return document.querySelectorAll("[onerror]").length') == 0
+
+
+def test_bags_lead_to_their_reports(browser: Any, pages: dict[str, Path]) -> None:
+    show(browser, pages['folder'])
+    links = browser.find_elements(By.CSS_SELECTOR, '#bags tbody a')
+    assert [link.text for link in links] == sorted(BAGS)
+    for link in links:
+        report = pages['folder'].parent / link.text / 'report.html'
+        assert link.get_attribute('href') == report.as_uri()
     assert browser.execute_script('return document.querySelectorAll("[onerror]").length') == 0
 
 
@@ -123,8 +135,11 @@ def test_sorting(browser: Any, pages: dict[str, Path], use_keyboard: bool) -> No
     assert names[:4] == ['background', *(f'class {i} with a long name' for i in range(3))]
 
 
-def test_every_table_can_be_sorted(browser: Any, pages: dict[str, Path]) -> None:
-    show(browser, pages['ablation'])
+@pytest.mark.parametrize(('name', 'tables'), [('ablation', 7), ('folder', 6)])
+def test_every_table_can_be_sorted(
+    browser: Any, pages: dict[str, Path], name: str, tables: int
+) -> None:
+    show(browser, pages[name])
     script = """
         return [...document.querySelectorAll('thead th')].filter((header) => {
             header.querySelector('button').click();
@@ -132,7 +147,7 @@ def test_every_table_can_be_sorted(browser: Any, pages: dict[str, Path]) -> None
         }).length
     """
     assert browser.execute_script(script) == 0
-    assert len(browser.find_elements(By.TAG_NAME, 'table')) >= 7
+    assert len(browser.find_elements(By.TAG_NAME, 'table')) >= tables
 
 
 def test_missing_values_are_last_either_way(browser: Any, pages: dict[str, Path]) -> None:
