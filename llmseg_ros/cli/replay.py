@@ -25,7 +25,7 @@ from llmseg_ros.cli.common import (
     waiting,
 )
 from llmseg_ros.cli.evaluate import read_settings
-from llmseg_ros.cli.segment import say_refused
+from llmseg_ros.cli.segment import accepted_names
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def replay(
       llmseg replay BAGS --classes classes.txt --report results --ray local
     """
     check_mode(mode, rate)
-    names = accepted_names(classes)
+    names = accepted_names(parse_classes(classes))
     path = resolve_config(config)
     settings = read_settings(path, '', {'subclasses': subclasses.replace('configured', '')})
     from llmseg_ros.evaluation.bag_folder import FolderReplay, is_folder_of_bags
@@ -256,15 +256,6 @@ def check_mode(mode: str, rate: float | None) -> None:
         raise typer.BadParameter('--rate is for --mode realtime')
     if mode != 'offline':
         require_ros(f'--mode {mode}')
-
-
-def accepted_names(classes: str) -> list[str]:
-    """Return the names of --classes without those that a class list refuses; say which."""
-    from llmseg_ros.classes import ClassRegistry
-
-    update = ClassRegistry().update(parse_classes(classes))
-    say_refused(update)
-    return [entry.name for entry in update.classes]
 
 
 def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import glob
 import itertools
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from llmseg_ros.cli.common import (
     note,
     parse_classes,
     printable,
+    progress,
     resolve_config,
     track,
     waiting,
@@ -184,14 +186,37 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
-    """Load the model and set the classes, saying on stderr what was refused."""
-    with waiting('loading the model'):
-        from llmseg_ros.segmenter import Segmenter
+    """Load the model for classes, saying on stderr what was refused.
 
-        segmenter = Segmenter.from_config(config)
-        update = segmenter.set_classes(names)
+    Where a language model is set it is asked for what is missing, and waited for, so that every
+    image sees the same subclasses; without an answer the classes stand under what is known.
+    """
+    from llmseg_ros.config import load_config
+    from llmseg_ros.evaluation.variants import (
+        SubclassesError,
+        load_with_known,
+        look_up_subclasses,
+    )
+
+    accepted = accepted_names(names)
+    settings = load_config(config)
+    try:
+        settings, known = look_up_subclasses(settings, accepted, progress)
+    except SubclassesError as error:
+        note(f'{error.__cause__}; going on with the subclasses that are known')
+        settings = replace(settings, subclasses=replace(settings.subclasses, llm='off'))
+        settings, known = look_up_subclasses(settings, accepted, progress)
+    with waiting('loading the model'):
+        return load_with_known(settings, accepted, known)
+
+
+def accepted_names(names: Sequence[str]) -> list[str]:
+    """Return class names without those that a class list refuses; say which."""
+    from llmseg_ros.classes import ClassRegistry
+
+    update = ClassRegistry().update(names)
     say_refused(update)
-    return segmenter
+    return [entry.name for entry in update.classes]
 
 
 def say_refused(update: ClassUpdate) -> None:
