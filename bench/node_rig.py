@@ -19,6 +19,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from llmseg_ros.srv import SetClasses
+from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -71,8 +72,7 @@ class Rig:
         """Put a class list in force."""
         client = self.node.create_client(SetClasses, '/seg/set_classes')
         client.wait_for_service()
-        answer = client.call_async(SetClasses.Request(names=list(names)))
-        wait_until(answer.done)
+        time_call(client, SetClasses.Request(names=list(names)))
 
     def film(
         self,
@@ -107,17 +107,15 @@ class Rig:
 
     @contextlib.contextmanager
     def filming(self, rate_hz: float) -> Iterator[None]:
-        """Publish frames of 640x480 in the background until the end of the block; none at 0 Hz."""
+        """Publish frames of 640x480 in the background until the end of the block."""
         ended = threading.Event()
         camera = threading.Thread(target=self.film, args=(640, 480, rate_hz, 1e6, False, ended))
-        if rate_hz:
-            camera.start()
+        camera.start()
         try:
             yield
         finally:
             ended.set()
-            if rate_hz:
-                camera.join()
+            camera.join()
 
     def _on_labels(self, message: Image) -> None:
         stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
@@ -141,6 +139,20 @@ def wait_until(condition, timeout_s: float = LOAD_S) -> None:  # type: ignore[no
         if time.monotonic() > end:
             raise TimeoutError(f'not within {timeout_s} s')
         time.sleep(0.02)
+
+
+def time_call(client: Client, request: object) -> float:
+    """Return the milliseconds until a service has answered.
+
+    Raises:
+        TimeoutError: it has not.
+    """
+    answered = threading.Event()
+    begin = time.perf_counter()
+    client.call_async(request).add_done_callback(lambda _: answered.set())
+    if not answered.wait(LOAD_S):
+        raise TimeoutError(f'{client.srv_name} has not answered in {LOAD_S} s')
+    return 1000 * (time.perf_counter() - begin)
 
 
 @contextlib.contextmanager

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import argparse
-import threading
 import time
+from contextlib import nullcontext
 
 import numpy as np
 from llmseg_ros.srv import GetClasses, SetClasses
-from node_rig import Rig, rig
-from rclpy.client import Client
+from node_rig import Rig, rig, time_call
 
 PAUSE_S = 0.1  # between calls, and a random part of as much again: no frame's rhythm
-TIMEOUT_S = 30.0
 LISTS = (('cat', 'person', 'chair'), ('cat', 'person', 'table'))  # described already, in turns
 
 
@@ -31,7 +29,7 @@ def main() -> None:
         for names in LISTS:
             made.set_classes(names)
         for busy in (False, True):
-            with made.filming(arguments.rate if busy else 0.0):
+            with made.filming(arguments.rate) if busy else nullcontext():
                 time.sleep(3)
                 run(made, arguments.calls, 'frames come' if busy else 'no frames')
 
@@ -59,20 +57,6 @@ def run(made: Rig, calls: int, when: str) -> None:
             f'most {most:.1f}',
             flush=True,
         )
-
-
-def time_call(client: Client, request: object) -> float:
-    """Return the milliseconds until a service has answered.
-
-    Raises:
-        TimeoutError: it has not.
-    """
-    answered = threading.Event()
-    begin = time.perf_counter()
-    client.call_async(request).add_done_callback(lambda _: answered.set())
-    if not answered.wait(TIMEOUT_S):
-        raise TimeoutError(f'{client.srv_name} has not answered in {TIMEOUT_S} s')
-    return 1000 * (time.perf_counter() - begin)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmseg_ros.cli.common import (
+    ConfigOption,
+    NumbersOption,
     note,
     print_table,
     resolve_config,
@@ -41,14 +43,9 @@ SETTLED_SHARE = 10  # a tenth of the frames, until allocators and caches are ful
 
 
 def bench(
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
-    ] = None,
+    config: ConfigOption = None,
     frames: Annotated[int, typer.Option(min=1, help='640x480 frames per class list.')] = 40,
-    json: Annotated[
-        Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
-    ] = None,
+    json: NumbersOption = None,
 ) -> None:
     """Measure time by stage and memory on 640x480 frames, for 5 and for 150 classes.
 

@@ -7,13 +7,33 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
+
+import typer
 
 from llmseg_ros.files import shipped_path
 
 T = TypeVar('T')
 
+INTERRUPTED = 130  # exit code after Ctrl-C
 DEFAULT_CONFIG = 'config/offline.yaml'
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar='FILE', help=f'Configuration.  [default: {DEFAULT_CONFIG}]'),
+]
+NumbersOption = Annotated[
+    Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
+]
+SubclassesOption = Annotated[
+    Literal['configured', 'none', 'packs', 'store', 'llm'],
+    typer.Option(
+        help='Where subclasses come from: nowhere, the curated packs, these and earlier '
+        'answers, or the language model for what is missing, asked before the first image.'
+    ),
+]
+RayWorkersOption = Annotated[
+    int | None, typer.Option(min=1, help='Of --ray: at most so many processes.')
+]
 MAX_CLASS_FILE_BYTES = 1_000_000
 WIDEST_LINE = 10_000  # of a table that isn't shown on a terminal: nothing is wrapped there
 

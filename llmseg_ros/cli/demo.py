@@ -7,17 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from llmseg_ros.cli.common import print_table, require_ros, resolve_config
+from llmseg_ros.cli.common import (
+    ConfigOption,
+    print_table,
+    require_ros,
+    resolve_config,
+)
 
 
 def demo(
     out: Annotated[
         Path, typer.Option(metavar='DIR', help='Where bags, pictures and the summary go.')
     ] = Path('demo_output'),
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
-    ] = None,
+    config: ConfigOption = None,
     frames: Annotated[int, typer.Option(min=4, help='Camera frames, over four scenes.')] = 48,
     rate: Annotated[float, typer.Option(min=0.1, max=60, help='Camera frames a second.')] = 2.0,
 ) -> None:

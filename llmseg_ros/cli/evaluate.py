@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmseg_ros.cli.common import (
+    INTERRUPTED,
+    ConfigOption,
+    NumbersOption,
+    RayWorkersOption,
+    SubclassesOption,
     note,
     parse_classes,
     percent,
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
     from llmseg_ros.evaluation.variants import Known, Variant
 
 SHARES = ('miou', 'boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
-INTERRUPTED = 130
 
 
 def evaluate(
@@ -48,20 +52,11 @@ def evaluate(
         ],
         typer.Option(help='Layout of that folder.'),
     ] = 'folder',
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
-    ] = None,
+    config: ConfigOption = None,
     encoder: Annotated[str, typer.Option(help='Instead of the configured encoder.')] = '',
     fusion: Annotated[str, typer.Option(help='Instead of the configured fusion.')] = '',
     refine: Annotated[str, typer.Option(help='Instead of the configured refiner.')] = '',
-    subclasses: Annotated[
-        Literal['configured', 'none', 'packs', 'store', 'llm'],
-        typer.Option(
-            help='Where subclasses come from: nowhere, the curated packs, these and earlier '
-            'answers, or the language model for what is missing, asked before the first image.'
-        ),
-    ] = 'configured',
+    subclasses: SubclassesOption = 'configured',
     ablate: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,12 +124,8 @@ def evaluate(
             'this machine.',
         ),
     ] = '',
-    ray_workers: Annotated[
-        int | None, typer.Option(min=1, help='Of --ray: at most so many processes.')
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
-    ] = None,
+    ray_workers: RayWorkersOption = None,
+    json: NumbersOption = None,
 ) -> None:
     """Compare the labels of a dataset with what the segmenter says.
 

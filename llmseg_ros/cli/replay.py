@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmseg_ros.cli.common import (
+    INTERRUPTED,
     CommandError,
+    ConfigOption,
+    NumbersOption,
+    RayWorkersOption,
+    SubclassesOption,
     note,
     parse_classes,
     percent,
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
     from llmseg_ros.segmentation import Segmentation
 
 MODES = ('offline', 'lockstep', 'realtime')
-INTERRUPTED = 130
 
 
 def replay(
@@ -66,17 +70,8 @@ def replay(
             'background, 1 the first class.',
         ),
     ] = '',
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
-    ] = None,
-    subclasses: Annotated[
-        Literal['configured', 'none', 'packs', 'store', 'llm'],
-        typer.Option(
-            help='Where subclasses come from: nowhere, the curated packs, these and earlier '
-            'answers, or the language model for what is missing, asked before the first frame.'
-        ),
-    ] = 'configured',
+    config: ConfigOption = None,
+    subclasses: SubclassesOption = 'configured',
     mode: Annotated[
         str,
         typer.Option(
@@ -120,18 +115,14 @@ def replay(
             'or CPU of this machine.',
         ),
     ] = '',
-    ray_workers: Annotated[
-        int | None, typer.Option(min=1, help='Of --ray: at most so many processes.')
-    ] = None,
+    ray_workers: RayWorkersOption = None,
     video: Annotated[
         bool,
         typer.Option(
             '--video/--no-video', help='overlay.mp4 takes some 20 ms of a CPU core a frame.'
         ),
     ] = True,
-    json: Annotated[
-        Path | None, typer.Option(metavar='FILE', help='Also write the numbers here.')
-    ] = None,
+    json: NumbersOption = None,
 ) -> None:
     """Segment the camera frames of a bag.
 
@@ -380,7 +371,7 @@ def count_frames(
 
     Raises:
         BagError: a frame or its true labels can't be used.
-        CommandError: there is none, or none has true labels.
+        CommandError: no frame was answered.
         KeyboardInterrupt: before the first was done.
     """
     from llmseg_ros.evaluation.replay import count_steps
@@ -402,8 +393,6 @@ def count_frames(
             return False
     if not scores.frames:
         raise CommandError('no frame was answered')
-    if job.truth and not scores.labelled:
-        raise CommandError('no label image has the stamp of a camera frame')
     return True
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llmseg_ros.cli.common import (
+    INTERRUPTED,
     CommandError,
     note,
     percent,
@@ -21,7 +22,7 @@ from llmseg_ros.cli.common import (
     track,
     waiting,
 )
-from llmseg_ros.cli.replay import INTERRUPTED, print_summary
+from llmseg_ros.cli.replay import print_summary
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:

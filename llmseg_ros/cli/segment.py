@@ -14,6 +14,7 @@ import typer
 
 from llmseg_ros.cli.common import (
     CommandError,
+    ConfigOption,
     note,
     parse_classes,
     printable,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llmseg_ros.classes import ClassUpdate
     from llmseg_ros.segmentation import Segmentation
     from llmseg_ros.segmenter import Segmenter
 
@@ -46,10 +46,7 @@ def segment(
         str,
         typer.Option(help='Class names separated by commas, or a text file with one a line.'),
     ],
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
-    ] = None,
+    config: ConfigOption = None,
     out: Annotated[
         Path, typer.Option(metavar='DIR', help='Where label images and overlays go.')
     ] = Path('llmseg_output'),
@@ -211,20 +208,15 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
 
 
 def accepted_names(names: Sequence[str]) -> list[str]:
-    """Return class names without those that a class list refuses; say which."""
-    from llmseg_ros.classes import ClassRegistry
+    """Return the names that a class list takes; say on stderr which it refuses or merges."""
+    from llmseg_ros.classes import clean_names
 
-    update = ClassRegistry().update(names)
-    say_refused(update)
-    return [entry.name for entry in update.classes]
-
-
-def say_refused(update: ClassUpdate) -> None:
-    """Say on stderr which names of a class list were refused or merged."""
-    for message in update.messages:
+    accepted, messages = clean_names(names)
+    for message in messages:
         note(message)
-    if not update.classes:
+    if not accepted:
         note('no class names, so everything is background')
+    return accepted
 
 
 def found_in_words(result: Segmentation) -> str:

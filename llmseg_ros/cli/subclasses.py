@@ -14,6 +14,7 @@ import typer
 
 from llmseg_ros.cli.common import (
     CommandError,
+    ConfigOption,
     note,
     print_table,
     resolve_config,
@@ -70,10 +71,7 @@ def subclasses(
         ),
     ] = False,
     offline: Annotated[bool, typer.Option('--offline', help='Never touch the network.')] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Configuration.  [default: config/offline.yaml]'),
-    ] = None,
+    config: ConfigOption = None,
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the table here.')
     ] = None,

@@ -28,6 +28,7 @@ from llmseg_ros.evaluation.replay import (
     frame_stamp,
     to_frame,
 )
+from llmseg_ros.files import writing
 from llmseg_ros.ros.isolation import isolated_graph
 from llmseg_ros.ros.processes import ProcessError, interruptible, process, wait_for
 
@@ -151,7 +152,7 @@ def write_parameters(
 
     Raises:
         ConfigError: the node's settings in `config` are no settings.
-        LiveReplayError: the file can't be written.
+        WriteError: the file can't be written.
     """
     given = load_sections(config).get('node', {})
     if not isinstance(given, Mapping):
@@ -161,10 +162,8 @@ def write_parameters(
     sections = json.loads(json.dumps(dataclasses.asdict(settings)))  # tuples as lists
     parameters = {'classes': list(names), 'use_sim_time': live, 'node': node, **sections}
     text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, allow_unicode=True)
-    try:
+    with writing(path):
         path.write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise LiveReplayError(f'{path} can not be written: {error.strerror}') from error
 
 
 def play(

@@ -16,7 +16,7 @@ import numpy as np
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore
 from llmseg_ros.evaluation.variants import Known, Variant
-from llmseg_ros.files import replacing
+from llmseg_ros.files import replacing, writing
 
 PATTERN = 'images*.jsonl'
 
@@ -88,16 +88,15 @@ def recording(
     """Begin a file with the settings and what is done; give a function that adds to it at once.
 
     Raises:
-        RecordsError: it can't be written, there or in that function; what is in it is whole.
+        WriteError: it can't be written.
+        RecordsError: it can't be written in that function; what is in it is whole.
     """
-    try:
+    with writing(path):
         with replacing(path) as partial, partial.open('wb', buffering=0) as file:
             append(file, json.dumps(settings))
             for image in done:
                 append(file, to_record(image))
         file = path.open('ab', buffering=0)
-    except OSError as error:
-        raise RecordsError(f'{path} can not be written: {error.strerror}') from error
 
     def add(image: ImageScores) -> None:
         try:

@@ -301,7 +301,7 @@ def count_steps(
         The frames that are done.
 
     Raises:
-        BagError: true labels can't be used.
+        BagError: true labels can't be used, or are of no frame.
     """
 
     def with_truth() -> Iterator[tuple[Step[Result], BagMessage | None]]:
@@ -324,6 +324,8 @@ def count_steps(
     for frame in map_ahead(count, with_truth(), 1):
         if frame is not None:
             yield frame
+    if truth and scores.frames and not scores.labelled:
+        raise BagError('no label image has the stamp of a camera frame')
 
 
 def to_frame(reader: AnyReader, message: BagMessage) -> Frame:

@@ -101,6 +101,22 @@ def environment(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def fast_config(tmp_path):
+    """Write a configuration with a small model and a language model's URL; return its path."""
+
+    def write(url):
+        path = tmp_path / 'fast.yaml'
+        path.write_text(
+            'imagenet: {model: lite0, short_sides: [64], dilated: false}\n'
+            'refine: {name: none}\n'
+            f'subclasses: {{base_url: "{url}", filter: false}}\n'
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
 def until():
     """Wait until a condition holds."""
 

@@ -32,7 +32,7 @@ def encoder_is_loaded_once():
 
 
 @pytest.fixture
-def evaluate(tmp_path, capsys):
+def evaluate(fast_config, tmp_path, capsys):
     """Run `llmseg evaluate` on a cat under a name that only the language model understands."""
     for folder in ('images', 'labels'):
         (tmp_path / folder).mkdir()
@@ -44,12 +44,7 @@ def evaluate(tmp_path, capsys):
     (tmp_path / 'classes.txt').write_text('background\ndog\nzub\nquib\n')
 
     def run(*arguments, url=''):
-        (tmp_path / 'fast.yaml').write_text(
-            'imagenet: {model: lite0, short_sides: [64], dilated: false}\n'
-            'refine: {name: none}\n'
-            f'subclasses: {{base_url: "{url}", filter: false}}\n'
-        )
-        common = ['--root', tmp_path, '--config', tmp_path / 'fast.yaml', '--json', tmp_path / 'j']
+        common = ['--root', tmp_path, '--config', fast_config(url), '--json', tmp_path / 'j']
         with pytest.raises(SystemExit) as left:
             main(['evaluate', *map(str, common), *arguments])
         error = capsys.readouterr().err

@@ -40,18 +40,13 @@ def bag(tmp_path):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_answers_come_before_the_first_frame(mode, bag, server, tmp_path, capsys):
+def test_answers_come_before_the_first_frame(mode, bag, server, fast_config, tmp_path, capsys):
     def answer_slowly(request):
         time.sleep(0.5)
         return server.answer(json.dumps({'subclasses': ['tabby cat', 'tiger cat', 'Egyptian cat']}))
 
     server.behave = answer_slowly
-    config = tmp_path / 'fast.yaml'
-    config.write_text(
-        'imagenet: {model: lite0, short_sides: [64], dilated: false}\n'
-        'refine: {name: none}\n'
-        f'subclasses: {{base_url: "{server.url}", filter: false}}\n'
-    )
+    config = fast_config(server.url)
 
     def replay(*arguments):
         command = ['replay', bag, '--classes', 'zub', '--config', config, '--json', tmp_path / 'j']

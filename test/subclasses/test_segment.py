@@ -13,18 +13,13 @@ NOBODY = 'http://127.0.0.1:9/v1'
 
 
 @pytest.fixture
-def segment(tmp_path, capsys):
+def segment(fast_config, tmp_path, capsys):
     """Segment a photograph of a cat under a name that only the language model understands."""
     Image.fromarray(np.ascontiguousarray(skimage.data.chelsea())).save(tmp_path / 'cat.png')
 
     def run(url):
-        (tmp_path / 'fast.yaml').write_text(
-            'imagenet: {model: lite0, short_sides: [64], dilated: false}\n'
-            'refine: {name: none}\n'
-            f'subclasses: {{base_url: "{url}", filter: false}}\n'
-        )
         command = ['segment', tmp_path / 'cat.png', '--classes', 'zub', '--out', tmp_path / 'out']
-        command += ['--config', tmp_path / 'fast.yaml', '--json', tmp_path / 'j']
+        command += ['--config', fast_config(url), '--json', tmp_path / 'j']
         with pytest.raises(SystemExit) as left:
             main([str(argument) for argument in command])
         said = capsys.readouterr().err
