@@ -16,4 +16,6 @@ def resize_maps(maps_khw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     height, width = shape
     if maps_khw.shape[1:] == (height, width):
         return maps_khw
-    return torch.nn.functional.interpolate(maps_khw[None], (height, width), mode='bilinear')[0]
+    # maps that lie pixel by pixel in memory, as the CRF's do, are resized many times slower
+    maps_1khw = maps_khw.contiguous()[None]
+    return torch.nn.functional.interpolate(maps_1khw, (height, width), mode='bilinear')[0]

