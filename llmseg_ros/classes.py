@@ -60,6 +60,17 @@ def name_key(name: str) -> str:
     return ' '.join(unicodedata.normalize('NFKC', name).casefold().split())
 
 
+def singular(word: str) -> str:
+    """Return the singular of an English word in small letters, by its ending."""
+    if len(word) > 4 and word.endswith('ies'):
+        return word[:-3] + 'y'
+    if len(word) > 4 and word.endswith(('ses', 'xes', 'ches', 'shes')):
+        return word[:-2]
+    if len(word) > 3 and word.endswith('s') and not word.endswith(('ss', 'us', 'is')):
+        return word[:-1]
+    return word
+
+
 def clean_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Clean a class list: refuse bad names, merge repeated ones, keep the rest in order.
 

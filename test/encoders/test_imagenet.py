@@ -9,7 +9,8 @@ from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, EvidenceEncoder
-from llmseg_ros.encoders.imagenet import ImageNetEncoder, imagenet_names, smooth
+from llmseg_ros.encoders.imagenet import ImageNetEncoder, SentenceEncoder, smooth
+from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
 
 CPU = torch.device('cpu')
 SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
@@ -77,6 +78,36 @@ def test_names_are_described_by_the_imagenet_names_they_resemble(encoder):
     descriptors = encoder.encode_text(['tabby cat', 'espresso', 'tabby cat'])
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(descriptors[0], descriptors[2])
+
+
+def test_names_are_compared_with_the_whole_imagenet_name_and_its_nearest_synonym(encoder):
+    """Written out, for a name that is no part of another thing's."""
+    names = imagenet_names()
+    query = encoder.encode_meaning(['rucksack'])[0]
+    cosines = [
+        (encoder.encode_meaning([name])[0] @ query).item() / 2
+        + max((encoder.encode_meaning([part])[0] @ query).item() for part in synonyms(name)) / 2
+        for name in names
+    ]
+    expected = (torch.tensor(cosines) / SMALL.temperature).softmax(dim=0)
+    evidence = encoder.encode_evidence(['rucksack'])[0]
+    torch.testing.assert_close(evidence, expected, atol=1e-5, rtol=1e-4)
+    assert synonyms(names[int(evidence.argmax())])[0] == 'backpack'
+
+
+def test_a_sheep_is_no_sheepdog(encoder):
+    names = imagenet_names()
+    for name in ('sheep', 'merino sheep'):
+        evidence = encoder.encode_evidence([name])[0]
+        dogs = [k for k, other in enumerate(names) if 'sheepdog' in other]
+        assert evidence[dogs].sum() == 0
+    assert encoder.encode_evidence(['sheepdog'])[0][dogs].sum() > 0.9
+
+
+def test_a_restart_encodes_no_name_again(encoder, monkeypatch):
+    first = ImageNetEncoder(SMALL, CPU).encode_text(['tabby cat'])
+    monkeypatch.setattr(SentenceEncoder, '_encode_batch', None)  # it would be called
+    torch.testing.assert_close(ImageNetEncoder(SMALL, CPU).encode_text(['tabby cat']), first)
 
 
 def test_sizes_are_averaged_on_the_finest_grid():
