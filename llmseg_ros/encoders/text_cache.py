@@ -36,6 +36,7 @@ class TextCache:
         """Open the cache of a model, named with its tag or the checksum of its weights."""
         self._path = path or cache_folder() / 'text.sqlite'
         self._prefix = json.dumps([model, list(templates)])
+        self._usable = True
 
     def encode(
         self, names: Sequence[str], encode: Callable[[Sequence[str]], torch.Tensor]
@@ -63,7 +64,9 @@ class TextCache:
         return connection
 
     def _read(self, names: set[str]) -> dict[str, NDArray[np.float32]]:
-        found = {}
+        found: dict[str, NDArray[np.float32]] = {}
+        if not self._usable:
+            return found
         try:
             with closing(self._connect()) as connection:
                 for name in names:
@@ -72,14 +75,24 @@ class TextCache:
                     ).fetchone()
                     if row:
                         found[name] = np.frombuffer(row[0], dtype='<f4')
+            if len({len(vector) for vector in found.values()}) > 1:
+                raise ValueError('embeddings of one model differ in width')
         except (sqlite3.Error, OSError, ValueError) as error:
-            logger.warning('text embeddings are not cached, %s: %s', self._path, error)
+            self._give_up(error)
+            return {}
         return found
 
     def _write(self, vectors: dict[str, NDArray[np.float32]]) -> None:
+        if not self._usable:
+            return
         rows = [(self._key(name), v.astype('<f4').tobytes()) for name, v in vectors.items()]
         try:
             with closing(self._connect()) as connection, connection:
                 connection.executemany('INSERT OR REPLACE INTO text VALUES (?, ?)', rows)
         except (sqlite3.Error, OSError) as error:
-            logger.warning('text embeddings are not cached, %s: %s', self._path, error)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Say once that the cache is of no use, and leave it alone from then on."""
+        self._usable = False
+        logger.warning('text embeddings are not cached, %s: %s', self._path, error)

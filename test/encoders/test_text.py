@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 import pytest
@@ -104,8 +105,19 @@ def test_a_damaged_cache_costs_time_only(cache, content, caplog):
 
 def test_a_cache_folder_that_cannot_be_made_costs_time_only(cache, caplog):
     cache.write_text('a file where the folder should be')
-    assert TextCache('model', ['{}']).encode(['cat'], Counter())[0, 0] == 3
-    assert 'not cached' in caplog.text
+    names = [f'name {i}' for i in range(2 * BATCH)]
+    found = TextCache('model', ['{}']).encode(names, Counter())
+    assert found[:, 0].tolist() == [float(len(name)) for name in names]
+    assert caplog.text.count('not cached') == 1  # not once a batch
+
+
+def test_a_cut_embedding_is_encoded_again(cache, caplog):
+    TextCache('model', ['{}']).encode(['cat', 'dogs'], Counter())
+    with sqlite3.connect(cache / 'text.sqlite') as connection:
+        connection.execute("UPDATE text SET vector = x'00000000' WHERE rowid = 1")
+    found = TextCache('model', ['{}']).encode(['cat', 'dogs'], Counter())
+    assert found[:, 0].tolist() == [3, 4]
+    assert 'differ in width' in caplog.text
 
 
 def test_several_threads_may_write():
