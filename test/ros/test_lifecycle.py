@@ -57,9 +57,11 @@ def photograph() -> CompressedImage:
 
 
 def test_a_life_from_a_failed_start_to_the_end(
-    start_seg: Callable[..., Any], peer: Any, tmp_path: Path
+    start_seg: Callable[..., Any], peer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process for all transitions, since loading a model takes a while."""
+    # with all names known from another test, much of the sentence encoder would never be read in
+    monkeypatch.setenv('LLMSEG_CACHE', str(tmp_path / 'cache'))
     pack = tmp_path / 'own.yaml'
     seg = start_seg(
         *SMALL,
