@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import unicodedata
 from collections.abc import Iterable
@@ -60,8 +61,12 @@ def name_key(name: str) -> str:
     return ' '.join(unicodedata.normalize('NFKC', name).casefold().split())
 
 
-def singular(word: str) -> str:
-    """Return the singular of an English word in small letters, by its ending."""
+def singular_words(name: str) -> list[str]:
+    """Return the words of a name in small letters, those that end like an English plural cut."""
+    return [_singular(word) for word in re.findall(r'\w+', name_key(name))]
+
+
+def _singular(word: str) -> str:
     if len(word) > 4 and word.endswith('ies'):
         return word[:-3] + 'y'
     if len(word) > 4 and word.endswith(('ses', 'xes', 'ches', 'shes')):

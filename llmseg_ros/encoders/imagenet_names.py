@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from functools import lru_cache
 
-from llmseg_ros.classes import name_key, singular
+from llmseg_ros.classes import name_key, singular_words
 
 PREPOSITIONS = frozenset({'of', 'in', 'with', 'for', 'on'})
 LEAST_PART = 3  # letters of a part of a compound; shorter ones are parts of too many words
 
 
-def imagenet_names() -> list[str]:
+@lru_cache(maxsize=1)
+def imagenet_names() -> tuple[str, ...]:
     """Return the ImageNet-1k class names, synonyms separated by commas, in class order."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    return [info.index_to_description(index) for index in range(info.num_classes())]
+    return tuple(info.index_to_description(index) for index in range(info.num_classes()))
 
 
 def synonyms(name: str) -> list[str]:
@@ -66,6 +66,6 @@ def _names_by_part() -> tuple[dict[str, set[int]], dict[str, set[int]]]:
 
 def _words(name: str) -> list[str]:
     """Return the words of a name as far as its first preposition, singular."""
-    words = re.findall(r'\w+', name_key(name).replace("'s", ''))
+    words = singular_words(name_key(name).replace("'s", ''))
     end = next((i for i, word in enumerate(words) if word in PREPOSITIONS), len(words))
-    return [singular(word) for word in words[:end]]
+    return words[:end]

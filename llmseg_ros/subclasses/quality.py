@@ -6,12 +6,11 @@ them apart as future work.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmseg_ros.classes import name_key, singular
+from llmseg_ros.classes import singular_words
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +110,7 @@ def _spelling_reasons(class_name: str, classes: Mapping[str, Sequence[str]]) -> 
 
 def folded(name: str) -> tuple[str, ...]:
     """Fold case, plural and word order."""
-    return tuple(sorted(singular(word) for word in re.findall(r'\w+', name_key(name))))
+    return tuple(sorted(singular_words(name)))
 
 
 def meaning_of(encoder: Encoder) -> Callable[[Sequence[str]], torch.Tensor]:
