@@ -23,7 +23,7 @@ from llmseg_ros.cli.common import (
     waiting,
 )
 from llmseg_ros.files import shipped_path, write_json
-from llmseg_ros.memory import process_memory_mib
+from llmseg_ros.system.memory import process_memory_mib
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.files import replacing
-from llmseg_ros.priority import lower_priority
+from llmseg_ros.system.priority import lower_priority
 from llmseg_ros.visualize import add_legend, overlay
 
 CODEC = 'libvpx-vp9'  # browsers play it, and nobody needs a licence for it

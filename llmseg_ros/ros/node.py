@@ -22,14 +22,14 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.config import ConfigError
-from llmseg_ros.memory import device_memory_mib, free_memory, process_memory_mib
-from llmseg_ros.priority import lower_priority
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
 from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.system.memory import device_memory_mib, free_memory, process_memory_mib
+from llmseg_ros.system.priority import lower_priority
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.images import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
-from llmseg_ros.memory import process_memory_mib
+from llmseg_ros.system.memory import process_memory_mib
 
 sides = st.integers(1, 64)
 

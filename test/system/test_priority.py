@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from llmseg_ros.priority import lower_priority
+from llmseg_ros.system.priority import lower_priority
 
 
 def niceness() -> int:
