@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.background import BY_PROBABILITY, BY_WORDS, label_logits, other_words
 from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
 from llmseg_ros.config import (
     BackgroundConfig,
@@ -24,11 +23,12 @@ from llmseg_ros.config import (
 )
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.encoders.base import EvidenceEncoder
-from llmseg_ros.fusion import class_maps, class_probabilities
-from llmseg_ros.presence import Candidates, presence_scores, select_candidates
-from llmseg_ros.refine import available_refiner, refine
+from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS, label_logits, other_words
+from llmseg_ros.method.fusion import class_maps, class_probabilities
+from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
+from llmseg_ros.method.refine import available_refiner, refine
+from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.segmentation import ClassResult, Segmentation
-from llmseg_ros.stages import Shared, StageClock
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.quality import filter_subclasses, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses

@@ -22,9 +22,9 @@ from llmseg_ros.config import (
     load_config,
 )
 from llmseg_ros.files import shipped_path
-from llmseg_ros.refine import available_refiner
+from llmseg_ros.method.refine import available_refiner
+from llmseg_ros.method.stages import Shared
 from llmseg_ros.segmenter import Segmenter
-from llmseg_ros.stages import Shared
 
 CLASSES = ['cat', 'cup', 'rocket', 'sofa']
 

@@ -23,7 +23,7 @@ from llmseg_ros.encoders.imagenet_names import (
     synonyms,
 )
 from llmseg_ros.encoders.text_cache import TextCache
-from llmseg_ros.maps import resize_maps
+from llmseg_ros.method.maps import resize_maps
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ from llmseg_ros.evaluation.metrics import (
     confusion_matrix,
 )
 from llmseg_ros.evaluation.variants import Known, Variant, resolver_of_known
-from llmseg_ros.stages import Shared
+from llmseg_ros.method.stages import Shared
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')

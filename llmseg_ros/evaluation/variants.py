@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
-from llmseg_ros.refine import available_refiner
+from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.subclasses.llm import LlmError, llm_wanted
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 

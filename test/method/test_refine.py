@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.refine import available_refiner, refine, shrink, strongest_labels
+from llmseg_ros.method.background import ABSENT
+from llmseg_ros.method.refine import available_refiner, refine, shrink, strongest_labels
 
 REFINERS = ('crf', 'crf_binary', 'pamr', 'none')
 SCORES = torch.tensor([0.4, 0.3])

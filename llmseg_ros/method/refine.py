@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.maps import resize_maps
-from llmseg_ros.refine.crf import crf_available, refine_crf
-from llmseg_ros.refine.crf_binary import label_by_binary_crf
-from llmseg_ros.refine.pamr import refine_pamr
-from llmseg_ros.stages import Shared
+from llmseg_ros.method.background import ABSENT
+from llmseg_ros.method.crf import crf_available, refine_crf
+from llmseg_ros.method.crf_binary import label_by_binary_crf
+from llmseg_ros.method.maps import resize_maps
+from llmseg_ros.method.pamr import refine_pamr
+from llmseg_ros.method.stages import Shared
 
 if TYPE_CHECKING:
     import torch

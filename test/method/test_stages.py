@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from llmseg_ros.stages import Shared, StageClock
+from llmseg_ros.method.stages import Shared, StageClock
 
 
 def test_what_has_one_key_is_computed_once():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmseg_ros.refine.pamr import DILATIONS, ITERATIONS, refine_pamr
+from llmseg_ros.method.pamr import DILATIONS, ITERATIONS, refine_pamr
 
 
 def slow_pamr(probabilities, rgb):

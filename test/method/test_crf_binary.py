@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.refine import crf_binary
-from llmseg_ros.refine.crf_binary import close_mask, label_by_binary_crf
+from llmseg_ros.method import crf_binary
+from llmseg_ros.method.background import ABSENT
+from llmseg_ros.method.crf_binary import close_mask, label_by_binary_crf
 
 from .mean_field import dense_mean_field
 
@@ -92,8 +92,8 @@ def test_equals_the_protocol_written_out(monkeypatch, seed, morphology):
     """On a 12 x 12 image of 3 x 3 patches, 4 pixels wide so that loops are quick."""
     import torch
 
-    from llmseg_ros.background import label_logits
     from llmseg_ros.config import BackgroundConfig
+    from llmseg_ros.method.background import label_logits
 
     monkeypatch.setattr(crf_binary, 'PATCH_PIXELS', 4)
     random = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from llmseg_ros.stages import Shared
+from llmseg_ros.method.stages import Shared
 
 if TYPE_CHECKING:
     import torch

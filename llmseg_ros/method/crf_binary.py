@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.background import ABSENT
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.refine.crf import refine_crf
-from llmseg_ros.stages import Shared
+from llmseg_ros.method.background import ABSENT
+from llmseg_ros.method.crf import refine_crf
+from llmseg_ros.method.stages import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from llmseg_ros.background import ABSENT, label_logits, other_words
 from llmseg_ros.config import BACKGROUND_WORDS, BackgroundConfig, ConfigError
+from llmseg_ros.method.background import ABSENT, label_logits, other_words
 from llmseg_ros.subclasses.resolver import Resolver
 
 THRESHOLD = BackgroundConfig(threshold=0.25, scale=10.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llmseg_ros.config import GateConfig
-from llmseg_ros.presence import presence_scores, select_candidates
+from llmseg_ros.method.presence import presence_scores, select_candidates
 
 
 def passing(scores, config):

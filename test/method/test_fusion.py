@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llmseg_ros.config import FusionConfig
-from llmseg_ros.fusion import class_maps, class_probabilities, subclass_weights
+from llmseg_ros.method.fusion import class_maps, class_probabilities, subclass_weights
 
 # Two classes in three dimensions; the second has one subclass, its second row is padding.
 DESCRIPTORS = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.refine.crf import refine_crf
+from llmseg_ros.method.crf import refine_crf
 
 from .mean_field import dense_mean_field
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import RefineConfig
-from llmseg_ros.stages import Shared
+from llmseg_ros.method.stages import Shared
 
 if TYPE_CHECKING:
     from pydensecrf.densecrf import DenseCRF2D
