@@ -17,6 +17,7 @@ from llmseg_ros.encoders.dense_attention import RESIDUAL_MODES, attend, neighbou
 from llmseg_ros.encoders.precision import autocast, pick_precision
 from llmseg_ros.encoders.templates import average_templates, fill_templates, load_templates
 from llmseg_ros.encoders.text_cache import TextCache
+from llmseg_ros.encoders.tiling import average_windows, cut_windows, fit_grid, window_origins
 from llmseg_ros.encoders.vit import image_tensor, interpolate_positions
 from llmseg_ros.encoders.weights import (
     SUFFIXES,
@@ -28,7 +29,6 @@ from llmseg_ros.encoders.weights import (
     read_state_dict,
     weights_folder,
 )
-from llmseg_ros.tiling import average_windows, cut_windows, fit_grid, window_origins
 
 if TYPE_CHECKING:
     import torch

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from llmseg_ros.config import SimSegConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.loda import loda_pool
 from llmseg_ros.encoders.precision import autocast, pick_precision
 from llmseg_ros.encoders.templates import average_templates, fill_templates, load_templates
 from llmseg_ros.encoders.text_cache import TextCache
@@ -33,7 +34,6 @@ from llmseg_ros.encoders.weights import (
     some_of,
     weights_folder,
 )
-from llmseg_ros.loda import loda_pool
 
 if TYPE_CHECKING:
     import torch

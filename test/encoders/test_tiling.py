@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmseg_ros.tiling import (
+from llmseg_ros.encoders.tiling import (
     average_windows,
     cut_windows,
     fit_grid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmseg_ros.loda import loda_pool
+from llmseg_ros.encoders.loda import loda_pool
 
 TOKENS = torch.tensor([[[1.0, 9], [4, -2], [3, 0], [2, 5]]])
 
