@@ -30,7 +30,7 @@ def info(
     Example:
       llmseg bag info office.mcap
     """
-    from llmseg_ros.evaluation.bag import full_type, opened_bag
+    from llmseg_ros.bags.reading import full_type, opened_bag
 
     with opened_bag(path) as reader:
         rows = sorted((c.topic, full_type(c), c.msgcount) for c in reader.connections)
@@ -56,9 +56,9 @@ def from_images(
     Example:
       llmseg bag from-images photos/ --rate 10 --out photos_bag
     """
+    from llmseg_ros.bags.reading import complete_bag, write_compressed_bag
+    from llmseg_ros.bags.topics import write_camera_bag
     from llmseg_ros.cli.segment import images_below
-    from llmseg_ros.demo.bags import write_camera_bag
-    from llmseg_ros.evaluation.bag import complete_bag, write_compressed_bag
 
     paths = images_below(folder, out)
     if not paths:

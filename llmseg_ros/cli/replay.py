@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
 
+    from llmseg_ros.bags.replay import ReplayScores, Step, TrueLabels
+    from llmseg_ros.bags.result_bag import ResultBag
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.live_replay import Answer
     from llmseg_ros.evaluation.pictures import ReplayRecorder
-    from llmseg_ros.evaluation.replay import ReplayScores, Step, TrueLabels
-    from llmseg_ros.evaluation.result_bag import ResultBag
     from llmseg_ros.segmentation import Segmentation
 
 MODES = ('offline', 'lockstep', 'realtime')
@@ -157,12 +157,12 @@ def replay(
         raise typer.BadParameter('--resume and --ray are for a folder of bags')
     if report:
         prepare_folder(report)
-    from llmseg_ros.evaluation.bag import find_image_connections, opened_bag
+    from llmseg_ros.bags.reading import find_image_connections, opened_bag
+    from llmseg_ros.bags.replay import TrueLabels
+    from llmseg_ros.bags.result_bag import result_bag
     from llmseg_ros.evaluation.pictures import replay_recorder
-    from llmseg_ros.evaluation.replay import TrueLabels
     from llmseg_ros.evaluation.report import write_report
     from llmseg_ros.evaluation.report_page import replay_page
-    from llmseg_ros.evaluation.result_bag import result_bag
 
     recorder = None
 
@@ -257,7 +257,7 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
         BagError: a frame or its true labels can't be used.
         Interrupted: by Ctrl-C, after some frames.
     """
-    from llmseg_ros.evaluation.replay import ReplayScores, replay_frames
+    from llmseg_ros.bags.replay import ReplayScores, replay_frames
     from llmseg_ros.evaluation.report import offline_report
     from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
 
@@ -303,9 +303,9 @@ def replay_live(
         BagError: a frame or its true labels can't be used.
         Interrupted: by Ctrl-C, after some frames.
     """
-    from llmseg_ros.demo.bags import LABEL_MAP_TOPIC
+    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
     from llmseg_ros.evaluation import live_replay
-    from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.evaluation.report import replay_report
     from llmseg_ros.evaluation.variants import look_up_subclasses
 
@@ -343,8 +343,8 @@ def play(job: Job, folder: Path, rate: float | None) -> bool:
     Raises:
         LiveReplayError: the node or the player failed.
     """
+    from llmseg_ros.bags.reading import COMPRESSED_TYPE, full_type
     from llmseg_ros.evaluation import live_replay
-    from llmseg_ros.evaluation.bag import COMPRESSED_TYPE, full_type
 
     total, done = sum(connection.msgcount for connection in job.camera), 0
     with progress(total, 'frames') as advance:
@@ -374,7 +374,7 @@ def count_frames(
         CommandError: no frame was answered.
         KeyboardInterrupt: before the first was done.
     """
-    from llmseg_ros.evaluation.replay import count_steps
+    from llmseg_ros.bags.replay import count_steps
 
     def write(step: Step[Any]) -> None:
         if job.out:

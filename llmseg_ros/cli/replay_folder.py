@@ -40,8 +40,8 @@ def replay_folder(
         RecordsError: what is to be resumed was made with other settings.
         ScaleOutError: the cluster can't be used.
     """
+    from llmseg_ros.bags.replay import ReplayScores
     from llmseg_ros.evaluation.bag_folder import FolderScores, folder_report, read_result
-    from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.evaluation.report import write_report
     from llmseg_ros.evaluation.report_page import folder_page
     from llmseg_ros.evaluation.variants import look_up_subclasses
@@ -78,7 +78,7 @@ def look_through(task: FolderReplay, problems: dict[str, str]) -> dict[str, int]
     Raises:
         CommandError: none of them can be used.
     """
-    from llmseg_ros.evaluation.bag import BagError
+    from llmseg_ros.bags.reading import BagError
     from llmseg_ros.evaluation.bag_folder import count_frames, find_bags
 
     frames = {}

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmseg_ros.config import SegmenterConfig
-from llmseg_ros.evaluation.bag import BagError, find_image_connections, opened_bag
-from llmseg_ros.evaluation.pictures import replay_recorder
-from llmseg_ros.evaluation.records import RecordsError, digest
-from llmseg_ros.evaluation.replay import (
+from llmseg_ros.bags.reading import BagError, find_image_connections, opened_bag
+from llmseg_ros.bags.replay import (
     ReplayScores,
     TrueLabels,
     count_steps,
     replay_frames,
     scores_from_record,
 )
+from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.evaluation.pictures import replay_recorder
+from llmseg_ros.evaluation.records import RecordsError, digest
 from llmseg_ros.evaluation.report import (
     frames_report,
     offline_report,

@@ -17,17 +17,23 @@ from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from llmseg_ros.config import ConfigError, SegmenterConfig, load_sections
-from llmseg_ros.demo.bags import IMAGE_TYPE, LABEL_MAP_TOPIC, LABELS_TOPIC, MASKS_TOPIC, NANOSECONDS
-from llmseg_ros.evaluation.bag import BagMessage, message_to_labels, read_messages
-from llmseg_ros.evaluation.evaluate import map_ahead
-from llmseg_ros.evaluation.replay import (
+from llmseg_ros.bags.reading import BagMessage, message_to_labels, read_messages
+from llmseg_ros.bags.replay import (
     Frame,
     StampedMessages,
     Step,
     frame_stamp,
     to_frame,
 )
+from llmseg_ros.bags.topics import (
+    IMAGE_TYPE,
+    LABEL_MAP_TOPIC,
+    LABELS_TOPIC,
+    MASKS_TOPIC,
+    NANOSECONDS,
+)
+from llmseg_ros.config import ConfigError, SegmenterConfig, load_sections
+from llmseg_ros.evaluation.evaluate import map_ahead
 from llmseg_ros.files import writing
 from llmseg_ros.ros.isolation import isolated_graph
 from llmseg_ros.ros.processes import ProcessError, interruptible, process, wait_for

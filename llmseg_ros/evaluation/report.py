@@ -20,8 +20,8 @@ from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_b
 from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
+    from llmseg_ros.bags.replay import ReplayScores
     from llmseg_ros.config import SegmenterConfig
-    from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.segmenter import Segmenter
 
 REPORTED_PACKAGES = (

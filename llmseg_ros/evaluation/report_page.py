@@ -31,9 +31,9 @@ from llmseg_ros.evaluation.tables import Matrix, Table, percent
 from llmseg_ros.evaluation.variants import Known, Variant, make_variants
 
 if TYPE_CHECKING:
+    from llmseg_ros.bags.replay import ReplayScores
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.encoders import Encoder
-    from llmseg_ros.evaluation.replay import ReplayScores
     from llmseg_ros.segmenter import Segmenter
 
 FOLDER = Path(__file__).parent / 'page'

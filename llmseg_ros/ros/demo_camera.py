@@ -14,7 +14,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image
 
-from llmseg_ros.demo.bags import CLASSES_TOPIC, IMAGE_TOPIC, LABEL_MAP_TOPIC, LABELS_TOPIC
+from llmseg_ros.bags.topics import CLASSES_TOPIC, IMAGE_TOPIC, LABEL_MAP_TOPIC, LABELS_TOPIC
 from llmseg_ros.msg import ClassList, LabelMap
 
 READY_SECONDS = 240.0  # on a machine busy with other things

@@ -17,7 +17,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import Image
 
-from llmseg_ros.demo.bags import (
+from llmseg_ros.bags.topics import (
     DIAGNOSTICS_TOPIC,
     LABEL_MAP_TOPIC,
     LABELS_TOPIC,

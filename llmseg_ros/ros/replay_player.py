@@ -30,16 +30,7 @@ from rosbags.typesys.store import Typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from llmseg_ros.demo.bags import (
-    DIAGNOSTICS_TOPIC,
-    LABEL_MAP_TOPIC,
-    LABELS_TOPIC,
-    MASKS_TOPIC,
-    NANOSECONDS,
-    RECEIVED_TYPES,
-    message_types,
-)
-from llmseg_ros.evaluation.bag import (
+from llmseg_ros.bags.reading import (
     COMPRESSED_TYPE,
     BagError,
     BagMessage,
@@ -47,6 +38,16 @@ from llmseg_ros.evaluation.bag import (
     full_type,
     opened_bag,
     read_messages,
+)
+from llmseg_ros.bags.replay import deserialize_image, frame_stamp, refuse_second
+from llmseg_ros.bags.topics import (
+    DIAGNOSTICS_TOPIC,
+    LABEL_MAP_TOPIC,
+    LABELS_TOPIC,
+    MASKS_TOPIC,
+    NANOSECONDS,
+    RECEIVED_TYPES,
+    message_types,
 )
 from llmseg_ros.evaluation.live_replay import (
     ANSWERS,
@@ -56,7 +57,6 @@ from llmseg_ros.evaluation.live_replay import (
     Played,
     SentFrame,
 )
-from llmseg_ros.evaluation.replay import deserialize_image, frame_stamp, refuse_second
 from llmseg_ros.files import replacing
 from llmseg_ros.msg import ClassMaskArray, LabelMap
 from llmseg_ros.ros import qos

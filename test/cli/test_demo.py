@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from rosbags.highlevel import AnyReader
 
-from llmseg_ros.demo.bags import (
+from llmseg_ros.bags.topics import (
     NANOSECONDS,
     Received,
     label_array,

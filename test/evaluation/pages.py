@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.bags.replay import Frame, ReplayScores
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation.bag_folder import (
     BagResult,
@@ -30,7 +31,6 @@ from llmseg_ros.evaluation.pictures import (
     replay_recorder,
     worst_and_best,
 )
-from llmseg_ros.evaluation.replay import Frame, ReplayScores
 from llmseg_ros.evaluation.report import evaluation_report, replay_report
 from llmseg_ros.evaluation.report_page import (
     best_run,

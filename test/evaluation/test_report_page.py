@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from llmseg_ros.bags.replay import Frame
 from llmseg_ros.config import EncoderConfig, SegmenterConfig
 from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.charts import MAX_BARS, histogram, timeline
@@ -25,7 +26,6 @@ from llmseg_ros.evaluation.pictures import (
     make_shot,
     worst_and_best,
 )
-from llmseg_ros.evaluation.replay import Frame
 from llmseg_ros.evaluation.report import evaluation_report
 from llmseg_ros.evaluation.report_page import (
     configured_variant,

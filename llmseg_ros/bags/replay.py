@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from llmseg_ros.demo.bags import IMAGE_TYPE, NANOSECONDS
-from llmseg_ros.evaluation.bag import (
+from llmseg_ros.bags.reading import (
     BagError,
     BagMessage,
     connections_of,
@@ -23,6 +22,7 @@ from llmseg_ros.evaluation.bag import (
     message_to_rgb,
     read_messages,
 )
+from llmseg_ros.bags.topics import IMAGE_TYPE, NANOSECONDS
 from llmseg_ros.evaluation.evaluate import map_ahead
 from llmseg_ros.evaluation.metrics import IGNORED, confusion_matrix
 from llmseg_ros.segmentation import Segmentation, frame_before

@@ -15,7 +15,9 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
 
-from llmseg_ros.demo.bags import (
+from llmseg_ros.bags.reading import BagError, BagMessage, complete_bag, full_type
+from llmseg_ros.bags.replay import Frame
+from llmseg_ros.bags.topics import (
     IMAGE_TYPE,
     LABEL_MAP_TOPIC,
     LABELS_TOPIC,
@@ -23,8 +25,6 @@ from llmseg_ros.demo.bags import (
     NANOSECONDS,
     message_types,
 )
-from llmseg_ros.evaluation.bag import BagError, BagMessage, complete_bag, full_type
-from llmseg_ros.evaluation.replay import Frame
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.segmenter import Vocabulary
 

@@ -15,8 +15,7 @@ from PIL import Image
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from llmseg_ros.cli.main import main
-from llmseg_ros.evaluation.bag import (
+from llmseg_ros.bags.reading import (
     BagError,
     complete_bag,
     find_image_connections,
@@ -25,7 +24,8 @@ from llmseg_ros.evaluation.bag import (
     opened_bag,
     read_messages,
 )
-from llmseg_ros.evaluation.replay import to_frame
+from llmseg_ros.bags.replay import to_frame
+from llmseg_ros.cli.main import main
 
 from .bags import (
     COMPRESSED,

@@ -19,7 +19,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from llmseg_ros.demo.bags import FRAME_ID, IMAGE_TOPIC, IMAGE_TYPE, NANOSECONDS
+from llmseg_ros.bags.topics import FRAME_ID, IMAGE_TOPIC, IMAGE_TYPE, NANOSECONDS
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 
