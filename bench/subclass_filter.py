@@ -19,8 +19,8 @@ from llmseg_ros.cli.common import percent, print_table, progress
 from llmseg_ros.config import SegmenterConfig, SubclassesConfig
 from llmseg_ros.evaluation.datasets import folder_dataset
 from llmseg_ros.evaluation.evaluate import Evaluator, score_images
-from llmseg_ros.evaluation.report import run_report
 from llmseg_ros.evaluation.variants import Variant, with_source
+from llmseg_ros.reports.report import run_report
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 
 Lists = Mapping[str, Sequence[str]]

@@ -162,8 +162,8 @@ def evaluate(
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.records import settings_of
-    from llmseg_ros.evaluation.report import evaluation_report, write_report
     from llmseg_ros.evaluation.variants import find_subclasses, make_variants
+    from llmseg_ros.reports.report import evaluation_report, write_report
 
     variants = make_variants(settings, axes)
     known = find_subclasses(variants, data.classes, progress, data.synonyms)
@@ -182,7 +182,7 @@ def evaluate(
     print_report(summary)
     if report and not shard:
         with waiting('writing the report'):
-            from llmseg_ros.evaluation.report_page import write_up_evaluation
+            from llmseg_ros.reports.report_page import write_up_evaluation
 
             page = write_up_evaluation(
                 data, variants, known, settings, summary, scores, scorer.loaded
@@ -223,7 +223,7 @@ def evaluate_boxes(
     with waiting('loading the model'):
         import numpy as np
 
-        from llmseg_ros.evaluation.report import boxes_report, write_report
+        from llmseg_ros.reports.report import boxes_report, write_report
 
         segmenter = load_with_known(settings, data.classes, known)
     counts, laps = [], []
@@ -236,7 +236,7 @@ def evaluate_boxes(
     print_boxes(summary)
     if report:
         with waiting('writing the report'):
-            from llmseg_ros.evaluation.report_page import write_up_boxes
+            from llmseg_ros.reports.report_page import write_up_boxes
 
             page = write_up_boxes(data, segmenter, summary, laps)
         write_report(report, summary, page)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from llmseg_ros.bags.result_bag import ResultBag
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.live_replay import Answer
-    from llmseg_ros.evaluation.pictures import ReplayRecorder
+    from llmseg_ros.reports.pictures import ReplayRecorder
     from llmseg_ros.segmentation import Segmentation
 
 MODES = ('offline', 'lockstep', 'realtime')
@@ -138,7 +138,7 @@ def replay(
     names = accepted_names(parse_classes(classes))
     path = resolve_config(config)
     settings = read_settings(path, '', {'subclasses': subclasses.replace('configured', '')})
-    from llmseg_ros.evaluation.bag_folder import FolderReplay, is_folder_of_bags
+    from llmseg_ros.reports.bag_folder import FolderReplay, is_folder_of_bags
 
     if is_folder_of_bags(bag):
         if mode != 'offline' or out or not report:
@@ -160,9 +160,9 @@ def replay(
     from llmseg_ros.bags.reading import find_image_connections, opened_bag
     from llmseg_ros.bags.replay import TrueLabels
     from llmseg_ros.bags.result_bag import result_bag
-    from llmseg_ros.evaluation.pictures import replay_recorder
-    from llmseg_ros.evaluation.report import write_report
-    from llmseg_ros.evaluation.report_page import replay_page
+    from llmseg_ros.reports.pictures import replay_recorder
+    from llmseg_ros.reports.report import write_report
+    from llmseg_ros.reports.report_page import replay_page
 
     recorder = None
 
@@ -258,8 +258,8 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
         Interrupted: by Ctrl-C, after some frames.
     """
     from llmseg_ros.bags.replay import ReplayScores, replay_frames
-    from llmseg_ros.evaluation.report import offline_report
     from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
+    from llmseg_ros.reports.report import offline_report
 
     settings, known = look_up_subclasses(settings, names, progress)
     with waiting('loading the model'):
@@ -306,8 +306,8 @@ def replay_live(
     from llmseg_ros.bags.replay import ReplayScores
     from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
     from llmseg_ros.evaluation import live_replay
-    from llmseg_ros.evaluation.report import replay_report
     from llmseg_ros.evaluation.variants import look_up_subclasses
+    from llmseg_ros.reports.report import replay_report
 
     settings, _ = look_up_subclasses(settings, names, progress)
     # What the language model has answered is in the store: no answer comes amid the frames.

@@ -26,7 +26,7 @@ from llmseg_ros.cli.replay import print_summary
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
-    from llmseg_ros.evaluation.bag_folder import BagResult, FolderReplay, FolderScores
+    from llmseg_ros.reports.bag_folder import BagResult, FolderReplay, FolderScores
 
 
 def replay_folder(
@@ -41,10 +41,10 @@ def replay_folder(
         ScaleOutError: the cluster can't be used.
     """
     from llmseg_ros.bags.replay import ReplayScores
-    from llmseg_ros.evaluation.bag_folder import FolderScores, folder_report, read_result
-    from llmseg_ros.evaluation.report import write_report
-    from llmseg_ros.evaluation.report_page import folder_page
     from llmseg_ros.evaluation.variants import look_up_subclasses
+    from llmseg_ros.reports.bag_folder import FolderScores, folder_report, read_result
+    from llmseg_ros.reports.report import write_report
+    from llmseg_ros.reports.report_page import folder_page
 
     scores = FolderScores(ReplayScores(['background', *task.classes]))
     frames = look_through(task, scores.problems)
@@ -79,7 +79,7 @@ def look_through(task: FolderReplay, problems: dict[str, str]) -> dict[str, int]
         CommandError: none of them can be used.
     """
     from llmseg_ros.bags.reading import BagError
-    from llmseg_ros.evaluation.bag_folder import count_frames, find_bags
+    from llmseg_ros.reports.bag_folder import count_frames, find_bags
 
     frames = {}
     for bag in track(find_bags(task.folder), 'looking through the bags'):

@@ -19,7 +19,6 @@ import torch
 
 from llmseg_ros.evaluation import scale_out
 from llmseg_ros.evaluation.datasets import DatasetError, folder_dataset
-from llmseg_ros.evaluation.report import versions
 from llmseg_ros.evaluation.scale_out import (
     ImagesJob,
     Job,
@@ -30,6 +29,7 @@ from llmseg_ros.evaluation.scale_out import (
     Worker,
     connected,
 )
+from llmseg_ros.reports.report import versions
 
 from .bags import write_bags
 from .commands import evaluate

@@ -22,7 +22,7 @@ from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset, read_rgb, read_sample
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, sum_cells
 from llmseg_ros.evaluation.metrics import IGNORED, confusion_matrix, mean_iou
-from llmseg_ros.evaluation.video import OverlayVideo, overlay_video
+from llmseg_ros.reports.video import OverlayVideo, overlay_video
 from llmseg_ros.visualize import colour_labels, overlay, palette
 
 if TYPE_CHECKING:

@@ -11,12 +11,6 @@ from numpy.typing import NDArray
 
 from llmseg_ros.bags.replay import Frame, ReplayScores
 from llmseg_ros.config import SegmenterConfig
-from llmseg_ros.evaluation.bag_folder import (
-    BagResult,
-    FolderReplay,
-    FolderScores,
-    folder_report,
-)
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, cells_of
 from llmseg_ros.evaluation.metrics import (
@@ -24,21 +18,27 @@ from llmseg_ros.evaluation.metrics import (
     class_boundaries,
     confusion_matrix,
 )
-from llmseg_ros.evaluation.pictures import (
+from llmseg_ros.evaluation.variants import Variant, make_variants
+from llmseg_ros.reports.bag_folder import (
+    BagResult,
+    FolderReplay,
+    FolderScores,
+    folder_report,
+)
+from llmseg_ros.reports.pictures import (
     Shot,
     image_ious,
     make_shot,
     replay_recorder,
     worst_and_best,
 )
-from llmseg_ros.evaluation.report import evaluation_report, replay_report
-from llmseg_ros.evaluation.report_page import (
+from llmseg_ros.reports.report import evaluation_report, replay_report
+from llmseg_ros.reports.report_page import (
     best_run,
     evaluation_page,
     folder_page,
     replay_page,
 )
-from llmseg_ros.evaluation.variants import Variant, make_variants
 from llmseg_ros.segmentation import Segmentation
 
 HOSTILE = '<script>alert(1)</script>'

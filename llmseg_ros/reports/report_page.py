@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from llmseg_ros.encoders import EncoderUnavailable
-from llmseg_ros.evaluation import tables
 from llmseg_ros.evaluation.boxes import BoxedDataset
-from llmseg_ros.evaluation.charts import Chart, histogram, timeline
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores
 from llmseg_ros.evaluation.metrics import Counts
-from llmseg_ros.evaluation.pictures import (
+from llmseg_ros.evaluation.variants import Known, Variant, make_variants
+from llmseg_ros.reports import tables
+from llmseg_ros.reports.charts import Chart, histogram, timeline
+from llmseg_ros.reports.pictures import (
     ReplayRecorder,
     Shot,
     image_ious,
@@ -27,8 +28,7 @@ from llmseg_ros.evaluation.pictures import (
     segment_samples,
     worst_and_best,
 )
-from llmseg_ros.evaluation.tables import Matrix, Table, percent
-from llmseg_ros.evaluation.variants import Known, Variant, make_variants
+from llmseg_ros.reports.tables import Matrix, Table, percent
 
 if TYPE_CHECKING:
     from llmseg_ros.bags.replay import ReplayScores

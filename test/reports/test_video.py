@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from llmseg_ros.evaluation.video import (
+from llmseg_ros.reports.video import (
     LEGEND_ENTRIES,
     VideoError,
     overlay_video,
@@ -136,7 +136,7 @@ FULL_DISK = """
 import sys
 from pathlib import Path
 import numpy as np
-from llmseg_ros.evaluation.video import VideoError, overlay_video
+from llmseg_ros.reports.video import VideoError, overlay_video
 rng = np.random.default_rng(0)
 try:
     with overlay_video(Path(sys.argv[1]), ['background', 'cat']) as video:

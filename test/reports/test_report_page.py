@@ -14,11 +14,12 @@ import skimage.data
 
 from llmseg_ros.bags.replay import Frame
 from llmseg_ros.config import EncoderConfig, SegmenterConfig
-from llmseg_ros.evaluation import tables
-from llmseg_ros.evaluation.charts import MAX_BARS, histogram, timeline
 from llmseg_ros.evaluation.evaluate import ImageScores
 from llmseg_ros.evaluation.metrics import IGNORED
-from llmseg_ros.evaluation.pictures import (
+from llmseg_ros.evaluation.variants import make_variants, with_setting
+from llmseg_ros.reports import tables
+from llmseg_ros.reports.charts import MAX_BARS, histogram, timeline
+from llmseg_ros.reports.pictures import (
     NOT_COUNTED,
     WRONG,
     ReplayRecorder,
@@ -26,13 +27,12 @@ from llmseg_ros.evaluation.pictures import (
     make_shot,
     worst_and_best,
 )
-from llmseg_ros.evaluation.report import evaluation_report
-from llmseg_ros.evaluation.report_page import (
+from llmseg_ros.reports.report import evaluation_report
+from llmseg_ros.reports.report_page import (
     configured_variant,
     evaluation_page,
     write_up_evaluation,
 )
-from llmseg_ros.evaluation.variants import make_variants, with_setting
 
 from .bags import IMAGE, image, write_bag
 from .commands import llmseg

@@ -13,9 +13,9 @@ import pytest
 import skimage.data
 
 from llmseg_ros.bags.replay import ReplayScores, scores_from_record
-from llmseg_ros.evaluation import bag_folder
-from llmseg_ros.evaluation.bag_folder import find_bags, is_folder_of_bags
 from llmseg_ros.evaluation.metrics import class_iou
+from llmseg_ros.reports import bag_folder
+from llmseg_ros.reports.bag_folder import find_bags, is_folder_of_bags
 
 from .bags import IMAGE, STRING, image, string, write_bag, write_bags, write_ros1_bag
 from .commands import replay
