@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from llmseg_ros.bags.replay import ReplayScores, Step, TrueLabels
     from llmseg_ros.bags.result_bag import ResultBag
     from llmseg_ros.config import SegmenterConfig
-    from llmseg_ros.evaluation.live_replay import Answer
     from llmseg_ros.reports.pictures import ReplayRecorder
+    from llmseg_ros.ros.live_replay import Answer
     from llmseg_ros.segmentation import Segmentation
 
 MODES = ('offline', 'lockstep', 'realtime')
@@ -305,9 +305,9 @@ def replay_live(
     """
     from llmseg_ros.bags.replay import ReplayScores
     from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
-    from llmseg_ros.evaluation import live_replay
     from llmseg_ros.evaluation.variants import look_up_subclasses
     from llmseg_ros.reports.report import replay_report
+    from llmseg_ros.ros import live_replay
 
     settings, _ = look_up_subclasses(settings, names, progress)
     # What the language model has answered is in the store: no answer comes amid the frames.
@@ -344,7 +344,7 @@ def play(job: Job, folder: Path, rate: float | None) -> bool:
         LiveReplayError: the node or the player failed.
     """
     from llmseg_ros.bags.reading import COMPRESSED_TYPE, full_type
-    from llmseg_ros.evaluation import live_replay
+    from llmseg_ros.ros import live_replay
 
     total, done = sum(connection.msgcount for connection in job.camera), 0
     with progress(total, 'frames') as advance:

@@ -49,7 +49,10 @@ from llmseg_ros.bags.topics import (
     RECEIVED_TYPES,
     message_types,
 )
-from llmseg_ros.evaluation.live_replay import (
+from llmseg_ros.files import replacing
+from llmseg_ros.msg import ClassMaskArray, LabelMap
+from llmseg_ros.ros import qos
+from llmseg_ros.ros.live_replay import (
     ANSWERS,
     PLAYED,
     REFUSED,
@@ -57,9 +60,6 @@ from llmseg_ros.evaluation.live_replay import (
     Played,
     SentFrame,
 )
-from llmseg_ros.files import replacing
-from llmseg_ros.msg import ClassMaskArray, LabelMap
-from llmseg_ros.ros import qos
 
 READY_S = 240.0  # to load a model on a machine busy with other things
 ANSWER_S = 120.0  # for one frame, while the node lives and reports neither error nor refusal
