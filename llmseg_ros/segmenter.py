@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,59 +21,18 @@ from llmseg_ros.config import (
     load_config,
 )
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
-from llmseg_ros.encoders.base import EvidenceEncoder
-from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS, label_logits, other_words
+from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps, class_probabilities
 from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
 from llmseg_ros.method.refine import available_refiner, refine
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
-from llmseg_ros.subclasses.quality import filter_subclasses, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+from llmseg_ros.vocabulary import Vocabulary, describe_classes
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class VocabularyClass:
-    """A class with what describes it.
-
-    Attributes:
-        id: label value.
-        name: class name.
-        subclasses: without the name itself.
-        source: 'llm', 'store', 'pack' or 'name'.
-    """
-
-    id: int
-    name: str
-    subclasses: tuple[str, ...]
-    source: str
-
-
-@dataclass(frozen=True, eq=False)
-class Vocabulary:
-    """A class list with its descriptors.
-
-    Attributes:
-        version: of the class list.
-        classes: in the order asked for.
-        descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
-        members_cn: (c, n) bool, False where a descriptor is padding.
-        evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
-        words: for background, where the configuration tells it by words.
-        words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
-    """
-
-    version: int
-    classes: tuple[VocabularyClass, ...]
-    descriptors_cnd: torch.Tensor
-    members_cn: torch.Tensor
-    evidence_cne: torch.Tensor
-    words: tuple[str, ...] = ()
-    words_bd: torch.Tensor | None = None
 
 
 class Segmenter:
@@ -142,7 +100,7 @@ class Segmenter:
             self._resolver.resolve_all(
                 [entry.name for entry in update.classes], self._take_subclasses
             )
-            self.vocabulary = self._describe(update, self.config.background)
+            self.vocabulary = self._describe(update, self.config)
             return update
 
     @property
@@ -160,9 +118,12 @@ class Segmenter:
             current = self._registry.current
             if not found.names or name not in {entry.name for entry in current.classes}:
                 return
-            self.vocabulary = self._describe(self._registry.renew(), self.config.background)
+            self.vocabulary = self._describe(self._registry.renew(), self.config)
         if self.on_new_subclasses is not None:
             self.on_new_subclasses()
+
+    def _describe(self, update: ClassUpdate, config: SegmenterConfig) -> Vocabulary:
+        return describe_classes(update, config, self.encoder, self._resolver)
 
     def reconfigure(self, config: SegmenterConfig) -> None:
         """Take on new settings between two frames; slow where they are the encoder's.
@@ -176,7 +137,7 @@ class Segmenter:
             if new_encoder:
                 self.encoder = create_encoder(config)
             if new_encoder or used_words(config) not in ((), used_words(self.config)):
-                self.vocabulary = self._describe(self._registry.current, config.background)
+                self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
 
     def segment(self, rgb: NDArray[np.uint8], previous: Segmentation | None = None) -> Segmentation:
@@ -259,65 +220,6 @@ class Segmenter:
             clock.timings_ms,
             frozenset(ids_k[1:][candidates.valid_k.cpu().numpy()].tolist()),
         )
-
-    def _describe(self, update: ClassUpdate, background: BackgroundConfig) -> Vocabulary:
-        """Look up the subclasses of a class list and encode all names in one batch."""
-        import torch
-
-        known = {entry.name: self._resolver.resolve(entry.name) for entry in update.classes}
-        kept = self._without_harmful(known)
-        classes = [
-            VocabularyClass(entry.id, entry.name, kept[entry.name], known[entry.name].source)
-            for entry in update.classes
-        ]
-        if not classes:
-            empty = torch.zeros(0, 0, 0)
-            return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
-        names = [name for item in classes for name in (item.name, *item.subclasses)]
-        counts = [1 + len(item.subclasses) for item in classes]
-        by_words = background.name in BY_WORDS
-        words: tuple[str, ...] = ()
-        if by_words:
-            words = other_words(background.words, names, self._resolver.same_class)
-        rows_sd = self.encoder.encode_text([*names, *words])
-        descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
-        evidence_cne = descriptors_cnd
-        if isinstance(self.encoder, EvidenceEncoder):
-            evidence_cne, _ = pad_sets(self.encoder.encode_evidence(names), counts)
-        return Vocabulary(
-            update.version,
-            tuple(classes),
-            descriptors_cnd,
-            members_cn,
-            evidence_cne,
-            words,
-            rows_sd[len(names) :] if by_words else None,
-        )
-
-    def _without_harmful(self, known: Mapping[str, Subclasses]) -> dict[str, tuple[str, ...]]:
-        """Drop subclasses that would harm; of lists that people wrote, only by their spelling."""
-        names = {name: found.names for name, found in known.items()}
-        if not self.config.subclasses.filter:
-            return dict(names)
-        results = filter_subclasses(names)
-        answers = [name for name, found in known.items() if found.source in ('llm', 'store')]
-        if answers:
-            by_meaning = filter_subclasses(names, meaning_of(self.encoder))
-            results.update({name: by_meaning[name] for name in answers})
-        return {name: result.kept for name, result in results.items()}
-
-
-def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay out (s, d) rows as one padded set per class.
-
-    Returns:
-        (c, n, d) rows with zeros where a class has fewer than n, and (c, n) bool, True for rows.
-    """
-    import torch
-
-    sets_cnd = torch.nn.utils.rnn.pad_sequence(list(rows_sd.split(counts)), batch_first=True)
-    counts_c1 = torch.tensor(counts, device=rows_sd.device)[:, None]
-    return sets_cnd, torch.arange(sets_cnd.shape[1], device=rows_sd.device) < counts_c1
 
 
 def encoder_settings(config: SegmenterConfig) -> tuple[object, ...]:

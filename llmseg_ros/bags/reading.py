@@ -1,12 +1,10 @@
-"""Camera frames out of bags of any kind, results into new ones; no ROS needed."""
+"""Camera frames out of bags of any kind; no ROS needed."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +14,9 @@ from rosbags.highlevel import AnyReader
 from rosbags.image import ImageError, image_to_cvimage
 from rosbags.image.image import to_cvtype
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from llmseg_ros.bags.topics import FRAME_ID, IMAGE_TOPIC, IMAGE_TYPE, NANOSECONDS
+from llmseg_ros.bags.topics import IMAGE_TYPE
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 
@@ -194,53 +191,3 @@ def without_padding(message: Any) -> Any:
         return message
     rows = message.data[: message.step * message.height].reshape(message.height, message.step)
     return dataclasses.replace(message, step=row, data=rows[:, :row].reshape(-1))
-
-
-@contextmanager
-def complete_bag(path: Path) -> Iterator[Path]:
-    """Give a path to write a bag to; it becomes `path` once the block is through.
-
-    Raises:
-        BagError: there is something of that name.
-    """
-    if path.exists():
-        raise BagError(f'{path} exists, choose another name')
-    folder = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    folder.mkdir(parents=True)
-    try:
-        yield folder / path.name  # file names in the bag are made of its name
-        (folder / path.name).rename(path)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(folder)
-
-
-def write_compressed_bag(path: Path, files: Sequence[Path], rate: float) -> None:
-    """Write image files as they are as CompressedImage messages, `rate` per second.
-
-    Raises:
-        BagError: a file is neither JPEG nor PNG, or the bag exists.
-    """
-    types = get_typestore(Stores.ROS2_JAZZY)
-    image, header, time = (
-        types.types[name]
-        for name in (COMPRESSED_TYPE, 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time')
-    )
-    with (
-        complete_bag(path) as partial,
-        Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
-    ):
-        topic = f'{IMAGE_TOPIC}/compressed'
-        connection = writer.add_connection(topic, COMPRESSED_TYPE, typestore=types)
-        for index, file in enumerate(files):
-            kind = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.png': 'png'}.get(file.suffix.lower())
-            if kind is None:
-                raise BagError(f'{file} is neither JPEG nor PNG: leave out --compressed')
-            stamp = NANOSECONDS + round(index * NANOSECONDS / rate)  # 0 means no stamp
-            seconds, nanoseconds = divmod(stamp, NANOSECONDS)
-            message = image(
-                header=header(stamp=time(sec=seconds, nanosec=nanoseconds), frame_id=FRAME_ID),
-                format=kind,
-                data=np.frombuffer(file.read_bytes(), np.uint8),
-            )
-            writer.write(connection, stamp, types.serialize_cdr(message, COMPRESSED_TYPE))

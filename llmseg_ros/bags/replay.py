@@ -23,10 +23,10 @@ from llmseg_ros.bags.reading import (
     read_messages,
 )
 from llmseg_ros.bags.topics import IMAGE_TYPE, NANOSECONDS
-from llmseg_ros.evaluation.evaluate import map_ahead
 from llmseg_ros.evaluation.metrics import IGNORED, confusion_matrix
 from llmseg_ros.segmentation import Segmentation, frame_before
 from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.system.ahead import map_ahead
 
 
 class Frame(NamedTuple):

@@ -15,7 +15,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
 
-from llmseg_ros.bags.reading import BagError, BagMessage, complete_bag, full_type
+from llmseg_ros.bags.reading import BagError, BagMessage, full_type
 from llmseg_ros.bags.replay import Frame
 from llmseg_ros.bags.topics import (
     IMAGE_TYPE,
@@ -25,8 +25,9 @@ from llmseg_ros.bags.topics import (
     NANOSECONDS,
     message_types,
 )
+from llmseg_ros.bags.writing import complete_bag
 from llmseg_ros.segmentation import Segmentation
-from llmseg_ros.segmenter import Vocabulary
+from llmseg_ros.vocabulary import Vocabulary
 
 MASKS_TYPE = 'llmseg_ros/msg/ClassMaskArray'
 LABEL_MAP_TYPE = 'llmseg_ros/msg/LabelMap'

@@ -56,8 +56,7 @@ def from_images(
     Example:
       llmseg bag from-images photos/ --rate 10 --out photos_bag
     """
-    from llmseg_ros.bags.reading import complete_bag, write_compressed_bag
-    from llmseg_ros.bags.topics import write_camera_bag
+    from llmseg_ros.bags.writing import complete_bag, write_camera_bag, write_compressed_bag
     from llmseg_ros.cli.segment import images_below
 
     paths = images_below(folder, out)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from llmseg_ros.bags.topics import Received, read_camera_frames, read_received
+from llmseg_ros.demo.received import Received, read_camera_frames, read_received
 from llmseg_ros.demo.run import FIRST_CLASSES, LATER_CLASSES, DemoError, Recording
 from llmseg_ros.demo.scenes import SCENES
 from llmseg_ros.files import replacing

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmseg_ros.bags.topics import IMAGE_TOPIC, write_camera_bag
+from llmseg_ros.bags.topics import IMAGE_TOPIC
+from llmseg_ros.bags.writing import write_camera_bag
 from llmseg_ros.demo.scenes import camera_frames
 from llmseg_ros.ros.isolation import isolated_graph
 from llmseg_ros.ros.processes import check, interruptible, process, wait_for

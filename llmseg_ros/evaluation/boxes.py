@@ -20,8 +20,8 @@ from llmseg_ros.evaluation.datasets import (
     read_lines,
     read_rgb,
 )
-from llmseg_ros.evaluation.evaluate import map_ahead
 from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.system.ahead import map_ahead
 
 if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter

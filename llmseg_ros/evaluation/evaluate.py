@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,7 @@ from llmseg_ros.evaluation.metrics import (
 )
 from llmseg_ros.evaluation.variants import Known, Variant, resolver_of_known
 from llmseg_ros.method.stages import Shared
-
-Item = TypeVar('Item')
-Result = TypeVar('Result')
+from llmseg_ros.system.ahead import map_ahead
 
 MOST_UNSCORED = 3  # images segmented and not yet scored: what is kept in memory and lost by a crash
 
@@ -199,22 +196,3 @@ def score_images(
             yield from (future.result() for future in unscored)
             raise
         yield from (future.result() for future in unscored)
-
-
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
-    """Yield function(item) in order, at most 2 * workers of them computed ahead on threads."""
-    pending: deque[Future[Result]] = deque()
-    remaining = iter(items)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix='read')
-    try:
-        for item in itertools.islice(remaining, 2 * workers):
-            pending.append(pool.submit(function, item))
-        while pending:
-            result = pending.popleft().result()
-            for item in itertools.islice(remaining, 1):
-                pending.append(pool.submit(function, item))
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from llmseg_ros.evaluation.datasets import Dataset, DatasetError, Sample
 from llmseg_ros.evaluation.evaluate import Evaluator, ImageScores, Scorer, score_images
 from llmseg_ros.evaluation.variants import Known, Variant
-from llmseg_ros.reports.report import versions
+from llmseg_ros.evaluation.versions import versions
 
 LOCAL = 'local'
 SHARD_IMAGES = 8  # what a lost worker loses at most

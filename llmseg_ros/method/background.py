@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from llmseg_ros.classes import clean_name
-from llmseg_ros.config import BackgroundConfig, ConfigError
-from llmseg_ros.subclasses.quality import folded
+from llmseg_ros.config import BackgroundConfig
 
 if TYPE_CHECKING:
     import torch
@@ -109,29 +106,3 @@ def minmax_logits(maps_khw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     p_khw = (maps_khw - least_k11) / range_k11
     logits_khw = (p_khw + ODDS_EPSILON).log() - (1 - p_khw + ODDS_EPSILON).log()
     return logits_khw, torch.zeros_like(logits_khw[0])
-
-
-def other_words(
-    words: Iterable[str], names: Iterable[str], same_class: Callable[[str, str], bool]
-) -> tuple[str, ...]:
-    """Return the background words that mean no requested class.
-
-    Args:
-        words: those of the configuration.
-        names: the requested classes and their subclasses.
-        same_class: tells whether two names mean one class, such as sofa and couch.
-
-    Raises:
-        ConfigError: a word can't be a class name.
-    """
-    try:
-        cleaned = [clean_name(word) for word in words]
-    except ValueError as error:
-        raise ConfigError(f'background.words: {error}') from error
-    names = list(names)
-    taken = {folded(name) for name in names}
-    return tuple(
-        word
-        for word in dict.fromkeys(cleaned)
-        if folded(word) not in taken and not any(same_class(word, name) for name in names)
-    )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from llmseg_ros.evaluation import boxes, metrics
 from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
+from llmseg_ros.evaluation.versions import versions
 from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
@@ -24,15 +23,6 @@ if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.segmenter import Segmenter
 
-REPORTED_PACKAGES = (
-    'llmseg_ros',
-    'torch',
-    'numpy',
-    'opencv-python-headless',
-    'open_clip_torch',
-    'timm',
-    'pydensecrf2',
-)
 DIGITS = 6
 
 
@@ -126,17 +116,6 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 def number(value: float) -> float | None:
     """Return a value as JSON has it: NaN is None."""
     return None if math.isnan(value) else round(value, DIGITS)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that the numbers depend on."""
-    found = {'python': platform.python_version()}
-    for package in REPORTED_PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], page: str) -> None:

@@ -18,7 +18,7 @@ from llmseg_ros.segmentation import Segmentation
 if TYPE_CHECKING:
     from vision_msgs.msg import LabelInfo
 
-    from llmseg_ros.segmenter import Vocabulary
+    from llmseg_ros.vocabulary import Vocabulary
 
 MONO8_MAX_ID = 254  # 255 is "unlabelled"
 

@@ -33,10 +33,10 @@ from llmseg_ros.bags.topics import (
     NANOSECONDS,
 )
 from llmseg_ros.config import ConfigError, SegmenterConfig, load_sections
-from llmseg_ros.evaluation.evaluate import map_ahead
 from llmseg_ros.files import writing
 from llmseg_ros.ros.isolation import isolated_graph
 from llmseg_ros.ros.processes import ProcessError, interruptible, process, wait_for
+from llmseg_ros.system.ahead import map_ahead
 
 ANSWERS, PLAYED, PARAMETERS = 'answers', 'played.json', 'parameters.yaml'
 REFUSED = 3  # exit code of a player whose last words are for the user

@@ -17,7 +17,6 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from llmseg_ros.bags.reading import (
     BagError,
-    complete_bag,
     find_image_connections,
     message_to_labels,
     message_to_rgb,
@@ -25,6 +24,7 @@ from llmseg_ros.bags.reading import (
     read_messages,
 )
 from llmseg_ros.bags.replay import to_frame
+from llmseg_ros.bags.writing import complete_bag
 from llmseg_ros.cli.main import main
 
 from .bags import (

@@ -14,7 +14,8 @@ import skimage.data
 from rosbags.highlevel import AnyReader
 
 from llmseg_ros.bags.replay import ReplayScores
-from llmseg_ros.bags.topics import message_types, read_received
+from llmseg_ros.bags.topics import message_types
+from llmseg_ros.demo.received import read_received
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.segmenter import Segmenter

@@ -20,14 +20,9 @@ import pytest
 from PIL import Image
 from rosbags.highlevel import AnyReader
 
-from llmseg_ros.bags.topics import (
-    NANOSECONDS,
-    Received,
-    label_array,
-    read_camera_frames,
-    stamp_of,
-    write_camera_bag,
-)
+from llmseg_ros.bags.topics import NANOSECONDS
+from llmseg_ros.bags.writing import write_camera_bag
+from llmseg_ros.demo.received import Received, label_array, read_camera_frames, stamp_of
 from llmseg_ros.demo.report import answered_by_scene, describe, latency, shares_of, spread
 from llmseg_ros.demo.run import prepare_folder
 from llmseg_ros.demo.scenes import SCENES, camera_frames, window_start

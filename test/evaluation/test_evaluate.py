@@ -18,7 +18,7 @@ from PIL import Image
 from llmseg_ros.cli.common import progress
 from llmseg_ros.config import load_config
 from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
-from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, map_ahead, score_images
+from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, score_images
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
 from llmseg_ros.segmenter import Segmenter
 
@@ -325,16 +325,3 @@ def test_an_error_in_scoring_comes_out_after_what_is_scored(
         ids.extend(image.id for image in score_images(evaluator, evaluator.dataset.samples))
     assert ids[0] == 'cat'
     assert 'cup' not in ids
-
-
-def test_map_ahead_keeps_the_order_and_reads_little_ahead() -> None:
-    started = []
-
-    def double(item: int) -> int:
-        started.append(item)
-        return 2 * item
-
-    results = map_ahead(double, range(100), workers=3)
-    assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
-    assert len(started) <= 5 + 2 * 3
-    assert list(results) == list(range(10, 200, 2))

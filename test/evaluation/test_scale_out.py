@@ -29,7 +29,7 @@ from llmseg_ros.evaluation.scale_out import (
     Worker,
     connected,
 )
-from llmseg_ros.reports.report import versions
+from llmseg_ros.evaluation.versions import versions
 
 from .bags import write_bags
 from .commands import evaluate

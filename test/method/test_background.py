@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from llmseg_ros.config import BACKGROUND_WORDS, BackgroundConfig, ConfigError
-from llmseg_ros.method.background import ABSENT, label_logits, other_words
-from llmseg_ros.subclasses.resolver import Resolver
+from llmseg_ros.config import BackgroundConfig
+from llmseg_ros.method.background import ABSENT, label_logits
 
 THRESHOLD = BackgroundConfig(threshold=0.25, scale=10.0)
 KINDS = ('threshold', 'probability', 'names', 'minmax', 'none')
@@ -112,25 +111,3 @@ def test_labels_equal_the_definitions_pixel_by_pixel(name):
     expected = written_out(name, maps[:4].flatten(1).tolist(), words.flatten(1).tolist(), config)
     assert logits.argmax(dim=0).flatten().tolist() == expected
     assert len(set(expected)) >= 3
-
-
-@pytest.mark.parametrize(
-    ('names', 'missing'),
-    [
-        (['cat'], []),
-        (['Sky', ' wall '], ['sky', 'wall']),
-        (['trees', 'fences'], ['tree', 'fence']),  # the plural
-        (['furniture', 'shelf'], ['shelf']),  # a subclass
-        (['flooring', 'drapes'], ['floor', 'curtain']),  # other names, in the indoor pack
-    ],
-)
-def test_no_word_is_a_requested_class(names, missing):
-    words = other_words(BACKGROUND_WORDS, names, Resolver().same_class)
-    assert set(BACKGROUND_WORDS) - set(words) == set(missing)
-    assert [word for word in BACKGROUND_WORDS if word in words] == list(words)
-
-
-def test_words_are_merged_and_checked():
-    assert other_words(['sky', ' sky', 'sea'], [], Resolver().same_class) == ('sky', 'sea')
-    with pytest.raises(ConfigError, match=r'background\.words: a class name is empty'):
-        other_words(['sky', ' '], [], Resolver().same_class)

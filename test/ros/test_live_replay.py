@@ -20,7 +20,7 @@ import pytest
 import skimage.data
 
 from llmseg_ros.bags.reading import BagError, find_image_connections, opened_bag
-from llmseg_ros.bags.topics import read_received
+from llmseg_ros.demo.received import read_received
 from llmseg_ros.ros.live_replay import NodeCounts, Played, SentFrame, live_numbers
 
 from .bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag

@@ -1,0 +1,164 @@
+"""The class list in force: its classes, what describes them, and their descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmseg_ros.classes import ClassUpdate, clean_name
+from llmseg_ros.config import ConfigError, SegmenterConfig
+from llmseg_ros.encoders.base import Encoder, EvidenceEncoder
+from llmseg_ros.method.background import BY_WORDS
+from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
+from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class VocabularyClass:
+    """A class with what describes it.
+
+    Attributes:
+        id: label value.
+        name: class name.
+        subclasses: without the name itself.
+        source: 'llm', 'store', 'pack' or 'name'.
+    """
+
+    id: int
+    name: str
+    subclasses: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A class list with its descriptors.
+
+    Attributes:
+        version: of the class list.
+        classes: in the order asked for.
+        descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
+        members_cn: (c, n) bool, False where a descriptor is padding.
+        evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
+        words: for background, where the configuration tells it by words.
+        words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
+    """
+
+    version: int
+    classes: tuple[VocabularyClass, ...]
+    descriptors_cnd: torch.Tensor
+    members_cn: torch.Tensor
+    evidence_cne: torch.Tensor
+    words: tuple[str, ...] = ()
+    words_bd: torch.Tensor | None = None
+
+
+def describe_classes(
+    update: ClassUpdate, config: SegmenterConfig, encoder: Encoder, resolver: Resolver
+) -> Vocabulary:
+    """Look up the subclasses of a class list and encode all names in one batch.
+
+    Args:
+        update: the class list.
+        config: of subclasses and background.
+        encoder: of names.
+        resolver: of subclasses.
+
+    Raises:
+        ConfigError: a background word can't be used.
+    """
+    import torch
+
+    known = {entry.name: resolver.resolve(entry.name) for entry in update.classes}
+    kept = without_harmful(known, config.subclasses.filter, encoder)
+    classes = [
+        VocabularyClass(entry.id, entry.name, kept[entry.name], known[entry.name].source)
+        for entry in update.classes
+    ]
+    if not classes:
+        empty = torch.zeros(0, 0, 0)
+        return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
+    names = [name for item in classes for name in (item.name, *item.subclasses)]
+    counts = [1 + len(item.subclasses) for item in classes]
+    by_words = config.background.name in BY_WORDS
+    words: tuple[str, ...] = ()
+    if by_words:
+        words = other_words(config.background.words, names, resolver.same_class)
+    rows_sd = encoder.encode_text([*names, *words])
+    descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
+    evidence_cne = descriptors_cnd
+    if isinstance(encoder, EvidenceEncoder):
+        evidence_cne, _ = pad_sets(encoder.encode_evidence(names), counts)
+    return Vocabulary(
+        update.version,
+        tuple(classes),
+        descriptors_cnd,
+        members_cn,
+        evidence_cne,
+        words,
+        rows_sd[len(names) :] if by_words else None,
+    )
+
+
+def without_harmful(
+    known: Mapping[str, Subclasses], wanted: bool, encoder: Encoder
+) -> dict[str, tuple[str, ...]]:
+    """Drop subclasses that would harm; of lists that people wrote, only by their spelling.
+
+    Args:
+        known: subclasses by class.
+        wanted: False to keep all.
+        encoder: of names, for what they mean.
+    """
+    names = {name: found.names for name, found in known.items()}
+    if not wanted:
+        return dict(names)
+    results = filter_subclasses(names)
+    answers = [name for name, found in known.items() if found.source in ('llm', 'store')]
+    if answers:
+        by_meaning = filter_subclasses(names, meaning_of(encoder))
+        results.update({name: by_meaning[name] for name in answers})
+    return {name: result.kept for name, result in results.items()}
+
+
+def other_words(
+    words: Iterable[str], names: Iterable[str], same_class: Callable[[str, str], bool]
+) -> tuple[str, ...]:
+    """Return the background words that mean no requested class.
+
+    Args:
+        words: those of the configuration.
+        names: the requested classes and their subclasses.
+        same_class: tells whether two names mean one class, such as sofa and couch.
+
+    Raises:
+        ConfigError: a word can't be a class name.
+    """
+    try:
+        cleaned = [clean_name(word) for word in words]
+    except ValueError as error:
+        raise ConfigError(f'background.words: {error}') from error
+    names = list(names)
+    taken = {folded(name) for name in names}
+    return tuple(
+        word
+        for word in dict.fromkeys(cleaned)
+        if folded(word) not in taken and not any(same_class(word, name) for name in names)
+    )
+
+
+def pad_sets(rows_sd: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay out (s, d) rows as one padded set per class.
+
+    Returns:
+        (c, n, d) rows with zeros where a class has fewer than n, and (c, n) bool, True for rows.
+    """
+    import torch
+
+    sets_cnd = torch.nn.utils.rnn.pad_sequence(list(rows_sd.split(counts)), batch_first=True)
+    counts_c1 = torch.tensor(counts, device=rows_sd.device)[:, None]
+    return sets_cnd, torch.arange(sets_cnd.shape[1], device=rows_sd.device) < counts_c1
