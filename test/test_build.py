@@ -156,7 +156,7 @@ def test_library_installed_without_ros_finds_its_configuration(tmp_path: Path) -
         'print(shipped_path("config/offline.yaml"))'
     )
     packages = next((tmp_path / 'here').glob('lib/python*/site-packages'))
-    page = 'llmseg_ros/evaluation/page'
+    page = 'llmseg_ros/reports/page'
     pages = [{file.name for file in (root / page).iterdir()} for root in (copy, packages)]
     assert pages[0] == pages[1] > {'report.html.j2'}
     command = [sys.executable, '-c', code, packages]

@@ -7,12 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmseg_ros.cli.common import (
-    ConfigOption,
-    print_table,
-    require_ros,
-    resolve_config,
-)
+from llmseg_ros.cli.common import ConfigOption, print_table, require_ros, resolve_config
 
 
 def demo(

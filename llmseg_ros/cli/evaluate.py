@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,13 +23,13 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
 )
+from llmseg_ros.cli.evaluate_boxes import evaluate_boxes
+from llmseg_ros.cli.scoring import opened_scorer, score_all, score_into
+from llmseg_ros.cli.settings import parse_axes, read_settings
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
-    from llmseg_ros.config import SegmenterConfig
-    from llmseg_ros.evaluation.datasets import Dataset, Sample
-    from llmseg_ros.evaluation.evaluate import ImageScores, Scorer
-    from llmseg_ros.evaluation.variants import Known, Variant
+    from llmseg_ros.evaluation.datasets import Dataset
 
 SHARES = ('miou', 'boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
 
@@ -155,7 +152,7 @@ def evaluate(
         evaluate_boxes(root, settings, classes, limit, workers, report, json)
         return
     with_background = {'auto': None, '0': True, 'none': False}[background]
-    from llmseg_ros.evaluation.datasets import open_dataset
+    from llmseg_ros.evaluation.layouts import open_dataset
 
     opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
     data = narrow_down(opened, classes, ids, limit)
@@ -182,7 +179,7 @@ def evaluate(
     print_report(summary)
     if report and not shard:
         with waiting('writing the report'):
-            from llmseg_ros.reports.report_page import write_up_evaluation
+            from llmseg_ros.reports.evaluation_page import write_up_evaluation
 
             page = write_up_evaluation(
                 data, variants, known, settings, summary, scores, scorer.loaded
@@ -193,130 +190,6 @@ def evaluate(
     if interrupted:
         note(f'interrupted with {len(scores)} of {len(data.samples)} images scored')
         raise typer.Exit(INTERRUPTED)
-
-
-def evaluate_boxes(
-    root: Path,
-    settings: SegmenterConfig,
-    classes: str,
-    limit: int | None,
-    workers: int,
-    report: Path | None,
-    json: Path | None,
-) -> None:
-    """Score where masks lie in a folder of images with boxes.
-
-    Raises:
-        DatasetError: the folder or an image can't be used.
-    """
-    from llmseg_ros.evaluation.boxes import boxed_dataset, score_boxed_images
-
-    data = boxed_dataset(root, [name.strip() for name in parse_classes(classes)])
-    data = replace(data, images=data.images[:limit])
-    if data.left_out:
-        note(f'boxes left out, of no class: {", ".join(data.left_out)}')
-    if report:
-        prepare_folder(report)
-    from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
-
-    settings, known = look_up_subclasses(settings, data.classes, progress)
-    with waiting('loading the model'):
-        import numpy as np
-
-        from llmseg_ros.reports.report import boxes_report, write_report
-
-        segmenter = load_with_known(settings, data.classes, known)
-    counts, laps = [], []
-    with progress(len(data.images), 'images') as advance:
-        for counts_c4, timings_ms in score_boxed_images(segmenter, data, workers):
-            counts.append(counts_c4)
-            laps.append(timings_ms)
-            advance()
-    summary = boxes_report(data, segmenter, np.array(counts), laps)
-    print_boxes(summary)
-    if report:
-        with waiting('writing the report'):
-            from llmseg_ros.reports.report_page import write_up_boxes
-
-            page = write_up_boxes(data, segmenter, summary, laps)
-        write_report(report, summary, page)
-    if json:
-        write_json(json, summary)
-
-
-def print_boxes(summary: dict[str, Any]) -> None:
-    """Print a line per class and the means."""
-    rows = [
-        (
-            name,
-            summary['class_images'][name],
-            percent(summary['class_pointing_accuracy'][name]),
-            percent(summary['class_mask_in_box'][name]),
-        )
-        for name in summary['classes']
-    ]
-    means = (percent(summary['pointing_accuracy']), percent(summary['mask_in_box']))
-    print_table(
-        ('class', 'images', 'pointing accuracy', 'mask in box'),
-        [*rows, ('mean over classes', summary['images'], *means)],
-    )
-    total = summary['timing_ms']['total']
-    print(f'{summary["dataset"]}; {summary["encoder"]}; ms p50 {total["p50"]}, p95 {total["p95"]}')
-
-
-def parse_axes(texts: Sequence[str], chosen: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the values of what is ablated, each once.
-
-    Args:
-        texts: 'fusion,refine' for all values, 'refine=crf,none' for these.
-        chosen: what is set to one value.
-
-    Raises:
-        typer.BadParameter: something else is named, or it is set to one value as well.
-    """
-    if not texts:
-        return {}
-    from llmseg_ros.evaluation.variants import ABLATED, VALUES
-
-    axes: dict[str, tuple[str, ...]] = {}
-    for text in texts:
-        left, equals, right = text.partition('=')
-        for axis in (part.strip() for part in left.split(',')):
-            check_choice('ablate', axis, tuple(VALUES))
-            if chosen[axis]:
-                raise typer.BadParameter(f'--ablate {axis} takes several, leave out --{axis}')
-            values = tuple(value.strip() for value in right.split(',')) if equals else ABLATED[axis]
-            for value in values:
-                check_choice(f'ablate {axis}', value, VALUES[axis])
-            axes[axis] = tuple(dict.fromkeys(values))
-    return axes
-
-
-def read_settings(path: Path, encoder: str, chosen: dict[str, str]) -> SegmenterConfig:
-    """Read the configuration and put what the command line says in its place.
-
-    Raises:
-        ConfigError: the configuration can't be used.
-        typer.BadParameter: there is no such encoder, fusion or refiner.
-    """
-    from llmseg_ros.config import EncoderConfig, load_config
-    from llmseg_ros.evaluation.variants import VALUES, choices_of, with_setting
-
-    settings = load_config(path)
-    if encoder:
-        check_choice('encoder', encoder, choices_of(EncoderConfig, 'name'))
-        settings = replace(settings, encoder=replace(settings.encoder, name=encoder))
-    for axis, value in chosen.items():
-        if value:
-            check_choice(axis, value, VALUES[axis])
-            settings = with_setting(settings, axis, value)
-    return settings
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise typer.BadParameter where a value is not among the choices."""
-    if value not in choices:
-        raise typer.BadParameter(f'--{option} takes {", ".join(choices)}, not {printable(value)}')
 
 
 def narrow_down(dataset: Dataset, classes: str, ids: Path | None, limit: int | None) -> Dataset:
@@ -346,72 +219,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise typer.BadParameter(f'--shard takes I/N with I from 1 to N, not {printable(text)}')
     return int(part), int(parts)
-
-
-@contextmanager
-def opened_scorer(
-    dataset: Dataset,
-    variants: Sequence[Variant],
-    known: Known,
-    workers: int,
-    ray: str,
-    ray_workers: int | None,
-) -> Iterator[Scorer]:
-    """Load the model here, or on the workers of a Ray cluster.
-
-    Raises:
-        EncoderUnavailable: the encoder's packages or weights are missing.
-        ScaleOutError: Ray is missing, or the cluster can't be used.
-    """
-    if ray:
-        from llmseg_ros.evaluation.scale_out import cluster_scorer
-
-        with ExitStack() as stack:
-            with waiting('starting the workers'):
-                cluster = cluster_scorer(dataset, variants, known, workers, ray, ray_workers)
-                scorer = stack.enter_context(cluster)
-            yield scorer
-        return
-    with waiting('loading the model'):
-        from llmseg_ros.evaluation.evaluate import Evaluator, Scorer, score_images
-
-        evaluator = Evaluator(dataset, variants, known)
-    score = partial(score_images, evaluator, workers=workers)
-    yield Scorer(evaluator.encoder.name, score, evaluator.encoder)
-
-
-def score_into(
-    scorer: Scorer, samples: Sequence[Sample], path: Path, settings: Mapping[str, Any], resume: bool
-) -> tuple[dict[str, ImageScores], bool]:
-    """Score images into a file; return all scores of its folder when resuming, else these.
-
-    Raises:
-        RecordsError: what is there was made with other settings, or the disk is full.
-    """
-    from llmseg_ros.evaluation.records import read_all_records, read_records, recording
-
-    before = read_all_records(path.parent, settings) if resume else {}
-    own = read_records(path, settings) if resume and path.exists() else ()
-    missing = [sample for sample in samples if sample.id not in before]
-    with recording(path, settings, own) as add:
-        new, interrupted = score_all(scorer, missing, add)
-    return {**before, **new}, interrupted
-
-
-def score_all(
-    scorer: Scorer, samples: Sequence[Sample], keep: Callable[[ImageScores], None]
-) -> tuple[dict[str, ImageScores], bool]:
-    """Score images; return what is done by id, and whether Ctrl-C ended it early."""
-    scores: dict[str, ImageScores] = {}
-    with progress(len(samples), 'images') as advance:
-        try:
-            for image in scorer.score(samples):
-                keep(image)
-                scores[image.id] = image
-                advance()
-        except KeyboardInterrupt:
-            return scores, True
-    return scores, False
 
 
 def print_report(summary: dict[str, Any]) -> None:

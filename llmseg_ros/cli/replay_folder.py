@@ -22,7 +22,7 @@ from llmseg_ros.cli.common import (
     track,
     waiting,
 )
-from llmseg_ros.cli.replay import print_summary
+from llmseg_ros.cli.replay_summary import print_summary
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def replay_folder(
     from llmseg_ros.bags.replay import ReplayScores
     from llmseg_ros.evaluation.variants import look_up_subclasses
     from llmseg_ros.reports.bag_folder import FolderScores, folder_report, read_result
+    from llmseg_ros.reports.replay_page import folder_page
     from llmseg_ros.reports.report import write_report
-    from llmseg_ros.reports.report_page import folder_page
 
     scores = FolderScores(ReplayScores(['background', *task.classes]))
     frames = look_through(task, scores.problems)

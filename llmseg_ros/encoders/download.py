@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from llmseg_ros.config import OpenClipConfig
-from llmseg_ros.encoders.open_clip import check_model, is_path, needs_hub_text, pretrained_config
+from llmseg_ros.encoders.open_clip_models import (
+    check_model,
+    is_path,
+    needs_hub_text,
+    pretrained_config,
+)
 from llmseg_ros.encoders.weights import checksum_file, compute_checksum, weights_folder
 
 PATIENCE_SECONDS = 4.0

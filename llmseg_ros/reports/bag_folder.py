@@ -26,13 +26,8 @@ from llmseg_ros.evaluation.records import RecordsError, digest
 from llmseg_ros.evaluation.variants import Known, load_with_known
 from llmseg_ros.files import prepare_folder, write_json
 from llmseg_ros.reports.pictures import replay_recorder
-from llmseg_ros.reports.report import (
-    frames_report,
-    offline_report,
-    replay_report,
-    write_report,
-)
-from llmseg_ros.reports.report_page import replay_page
+from llmseg_ros.reports.replay_page import replay_page
+from llmseg_ros.reports.report import frames_report, offline_report, replay_report, write_report
 
 if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter

@@ -18,13 +18,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
 from llmseg_ros.bags.reading import BagMessage, message_to_labels, read_messages
-from llmseg_ros.bags.replay import (
-    Frame,
-    StampedMessages,
-    Step,
-    frame_stamp,
-    to_frame,
-)
+from llmseg_ros.bags.replay import Frame, StampedMessages, Step, frame_stamp, to_frame
 from llmseg_ros.bags.topics import (
     IMAGE_TYPE,
     LABEL_MAP_TOPIC,

@@ -52,14 +52,7 @@ from llmseg_ros.bags.topics import (
 from llmseg_ros.files import replacing
 from llmseg_ros.msg import ClassMaskArray, LabelMap
 from llmseg_ros.ros import qos
-from llmseg_ros.ros.live_replay import (
-    ANSWERS,
-    PLAYED,
-    REFUSED,
-    NodeCounts,
-    Played,
-    SentFrame,
-)
+from llmseg_ros.ros.live_replay import ANSWERS, PLAYED, REFUSED, NodeCounts, Played, SentFrame
 
 READY_S = 240.0  # to load a model on a machine busy with other things
 ANSWER_S = 120.0  # for one frame, while the node lives and reports neither error nor refusal

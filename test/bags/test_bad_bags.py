@@ -13,9 +13,9 @@ import pytest
 import skimage.data
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from .bags import COMPRESSED, IMAGE, SECOND, STRING, TYPES, compressed, image, string, write_bag
-from .commands import replay
-from .disk import room_for
+from ..helpers.bags import COMPRESSED, IMAGE, SECOND, STRING, TYPES, compressed, image, string, write_bag
+from ..helpers.commands import replay
+from ..helpers.disk import room_for
 
 RGB = cv2.resize(skimage.data.chelsea(), (96, 64), interpolation=cv2.INTER_AREA)
 Messages = list[tuple[str, str, Any]]

@@ -27,7 +27,7 @@ from llmseg_ros.bags.replay import to_frame
 from llmseg_ros.bags.writing import complete_bag
 from llmseg_ros.cli.main import main
 
-from .bags import (
+from ..helpers.bags import (
     COMPRESSED,
     IMAGE,
     SECOND,

@@ -20,8 +20,8 @@ from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.segmenter import Segmenter
 
-from .bags import IMAGE, SECOND, STRING, image, string, write_bag
-from .commands import replay
+from ..helpers.bags import IMAGE, SECOND, STRING, image, string, write_bag
+from ..helpers.commands import replay
 
 CLASSES = ('cat', 'cup', 'rocket')
 

@@ -13,11 +13,7 @@ import pytest
 from llmseg_ros.cli.main import main
 from llmseg_ros.config import OpenClipConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
-from llmseg_ros.encoders.download import (
-    DownloadError,
-    download_bert_tokenizer,
-    download_open_clip,
-)
+from llmseg_ros.encoders.download import DownloadError, download_bert_tokenizer, download_open_clip
 
 hub = pytest.importorskip('huggingface_hub')
 

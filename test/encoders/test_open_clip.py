@@ -15,7 +15,8 @@ import torch
 from llmseg_ros.config import OpenClipConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.dense_attention import MODES
-from llmseg_ros.encoders.open_clip import OpenClipEncoder, check_model, dense_forward
+from llmseg_ros.encoders.open_clip import OpenClipEncoder, dense_forward
+from llmseg_ros.encoders.open_clip_models import check_model
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.weights import weights_folder
 

@@ -20,7 +20,7 @@ from llmseg_ros.evaluation.boxes import (
 from llmseg_ros.evaluation.datasets import DatasetError
 from llmseg_ros.segmentation import Segmentation
 
-from .commands import evaluate
+from ..helpers.commands import evaluate
 
 LABELS = np.array(
     [

@@ -12,16 +12,13 @@ from PIL import Image
 from llmseg_ros.classes import clean_names
 from llmseg_ros.config import SubclassesConfig
 from llmseg_ros.evaluation.datasets import (
-    LAYOUTS,
     DatasetError,
-    Layout,
     folder_dataset,
     only_classes,
     only_samples,
-    published_dataset,
     read_sample,
-    synonyms_of,
 )
+from llmseg_ros.evaluation.layouts import LAYOUTS, Layout, published_dataset, synonyms_of
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.evaluation.variants import with_source, with_synonyms
 from llmseg_ros.files import shipped_path

@@ -22,8 +22,8 @@ from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, score_image
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
 from llmseg_ros.segmenter import Segmenter
 
-from .commands import evaluate
-from .disk import room_for
+from ..helpers.commands import evaluate
+from ..helpers.disk import room_for
 
 
 def make_evaluator(dataset: Dataset, config: Path, *axes: str) -> Evaluator:

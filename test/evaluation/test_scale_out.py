@@ -31,8 +31,8 @@ from llmseg_ros.evaluation.scale_out import (
 )
 from llmseg_ros.evaluation.versions import versions
 
-from .bags import write_bags
-from .commands import evaluate
+from ..helpers.bags import write_bags
+from ..helpers.commands import evaluate
 
 COPIES = 16  # of the three photographs: six shards
 BAG_FRAMES = 3  # that write_bags writes into each

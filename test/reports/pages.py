@@ -13,32 +13,13 @@ from llmseg_ros.bags.replay import Frame, ReplayScores
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, cells_of
-from llmseg_ros.evaluation.metrics import (
-    boundary_overlaps,
-    class_boundaries,
-    confusion_matrix,
-)
+from llmseg_ros.evaluation.metrics import boundary_overlaps, class_boundaries, confusion_matrix
 from llmseg_ros.evaluation.variants import Variant, make_variants
-from llmseg_ros.reports.bag_folder import (
-    BagResult,
-    FolderReplay,
-    FolderScores,
-    folder_report,
-)
-from llmseg_ros.reports.pictures import (
-    Shot,
-    image_ious,
-    make_shot,
-    replay_recorder,
-    worst_and_best,
-)
+from llmseg_ros.reports.bag_folder import BagResult, FolderReplay, FolderScores, folder_report
+from llmseg_ros.reports.evaluation_page import best_run, evaluation_page
+from llmseg_ros.reports.pictures import Shot, image_ious, make_shot, replay_recorder, worst_and_best
+from llmseg_ros.reports.replay_page import folder_page, replay_page
 from llmseg_ros.reports.report import evaluation_report, replay_report
-from llmseg_ros.reports.report_page import (
-    best_run,
-    evaluation_page,
-    folder_page,
-    replay_page,
-)
 from llmseg_ros.segmentation import Segmentation
 
 HOSTILE = '<script>alert(1)</script>'

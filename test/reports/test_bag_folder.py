@@ -17,8 +17,8 @@ from llmseg_ros.evaluation.metrics import class_iou
 from llmseg_ros.reports import bag_folder
 from llmseg_ros.reports.bag_folder import find_bags, is_folder_of_bags
 
-from .bags import IMAGE, STRING, image, string, write_bag, write_bags, write_ros1_bag
-from .commands import replay
+from ..helpers.bags import IMAGE, STRING, image, string, write_bag, write_bags, write_ros1_bag
+from ..helpers.commands import replay
 
 CLASSES = ('cat', 'cup', 'rocket')
 

@@ -19,6 +19,11 @@ from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.evaluation.variants import make_variants, with_setting
 from llmseg_ros.reports import tables
 from llmseg_ros.reports.charts import MAX_BARS, histogram, timeline
+from llmseg_ros.reports.evaluation_page import (
+    configured_variant,
+    evaluation_page,
+    write_up_evaluation,
+)
 from llmseg_ros.reports.pictures import (
     NOT_COUNTED,
     WRONG,
@@ -28,14 +33,9 @@ from llmseg_ros.reports.pictures import (
     worst_and_best,
 )
 from llmseg_ros.reports.report import evaluation_report
-from llmseg_ros.reports.report_page import (
-    configured_variant,
-    evaluation_page,
-    write_up_evaluation,
-)
 
-from .bags import IMAGE, image, write_bag
-from .commands import llmseg
+from ..helpers.bags import IMAGE, image, write_bag
+from ..helpers.commands import llmseg
 from .pages import (
     HOSTILE,
     QUOTED,

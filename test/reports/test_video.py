@@ -12,11 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from llmseg_ros.reports.video import (
-    LEGEND_ENTRIES,
-    VideoError,
-    overlay_video,
-)
+from llmseg_ros.reports.video import LEGEND_ENTRIES, VideoError, overlay_video
 from llmseg_ros.visualize import palette
 
 SECOND = 1_000_000_000

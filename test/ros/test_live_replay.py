@@ -23,13 +23,15 @@ from llmseg_ros.bags.reading import BagError, find_image_connections, opened_bag
 from llmseg_ros.demo.received import read_received
 from llmseg_ros.ros.live_replay import NodeCounts, Played, SentFrame, live_numbers
 
-from .bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag
-from .commands import replay
+from ..helpers.bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag
+from ..helpers.commands import replay
 
 needs_ros = pytest.mark.skipif(
     not importlib.util.find_spec('rclpy') or not importlib.util.find_spec('llmseg_ros.msg'),
     reason='needs rclpy and the built messages',
 )
+
+pytestmark = pytest.mark.usefixtures('encoders_are_loaded_once')
 
 CONFIG = """
 imagenet: {model: lite0, short_sides: [160], dilated: false}

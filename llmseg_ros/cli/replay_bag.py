@@ -1,0 +1,210 @@
+"""`llmseg replay` of one bag, in this process or by the node."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmseg_ros.cli.common import CommandError, progress, waiting
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
+
+    from llmseg_ros.bags.replay import ReplayScores, Step, TrueLabels
+    from llmseg_ros.bags.result_bag import ResultBag
+    from llmseg_ros.config import SegmenterConfig
+    from llmseg_ros.reports.pictures import ReplayRecorder
+    from llmseg_ros.ros.live_replay import Answer
+    from llmseg_ros.segmentation import Segmentation
+
+
+class Interrupted(Exception):
+    """Ctrl-C ended the replay early.
+
+    Attributes:
+        summary: of what was done until then.
+    """
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        super().__init__()
+        self.summary = summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is replayed.
+
+    Attributes:
+        bag: as it was named.
+        reader: of the open bag.
+        camera: connections of the camera's topic.
+        truth: true labels, where there are any.
+        out: new bag, where one is wanted.
+        recorder: of what the report shows, where one is wanted.
+    """
+
+    bag: Path
+    reader: AnyReader
+    camera: Sequence[Connection]
+    truth: TrueLabels | None
+    out: ResultBag | None
+    recorder: ReplayRecorder | None
+
+    @property
+    def others(self) -> list[Connection]:
+        """The connections whose messages go into the new bag as they are."""
+        if self.out is None:
+            return []
+        return [c for c in self.reader.connections if c.topic != self.camera[0].topic]
+
+
+def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Segment the frames here; return the report.
+
+    Raises:
+        SubclassesError: the language model gave no answer.
+        BagError: a frame or its true labels can't be used.
+        Interrupted: by Ctrl-C, after some frames.
+    """
+    from llmseg_ros.bags.replay import ReplayScores, replay_frames
+    from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
+    from llmseg_ros.reports.report import offline_report
+
+    settings, known = look_up_subclasses(settings, names, progress)
+    with waiting('loading the model'):
+        segmenter = load_with_known(settings, names, known)
+    scores = ReplayScores(['background', *names])
+    if job.out:
+        job.out.write_label_map(segmenter.vocabulary, job.reader.start_time)
+
+    def write(out: ResultBag, step: Step[Segmentation]) -> None:
+        if step.frame and step.result:
+            out.write_result(step.frame, step.result, step.message.time)
+
+    steps = replay_frames(job.reader, job.camera, job.others, segmenter)
+    begin = time.perf_counter()
+    complete = count_frames(job, steps, scores, write)
+    wall_s = time.perf_counter() - begin
+    topic = job.camera[0].topic
+    return checked(offline_report(job.bag.stem, topic, segmenter, scores, wall_s, complete))
+
+
+def checked(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary that is complete.
+
+    Raises:
+        Interrupted: it is not.
+    """
+    if not summary['complete']:
+        raise Interrupted(summary)
+    return summary
+
+
+def replay_live(
+    job: Job, config: Path, settings: SegmenterConfig, names: Sequence[str], rate: float | None
+) -> dict[str, Any]:
+    """Play the frames into the node, at a rate or each after the answer before it; report.
+
+    Raises:
+        SubclassesError: the language model gave no answer.
+        LiveReplayError: the node failed.
+        CommandError: it answered nothing.
+        BagError: a frame or its true labels can't be used.
+        Interrupted: by Ctrl-C, after some frames.
+    """
+    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
+    from llmseg_ros.evaluation.variants import look_up_subclasses
+    from llmseg_ros.reports.report import replay_report
+    from llmseg_ros.ros import live_replay
+
+    settings, _ = look_up_subclasses(settings, names, progress)
+    # What the language model has answered is in the store: no answer comes amid the frames.
+    asked = replace(settings, subclasses=replace(settings.subclasses, llm='off'))
+    scores = ReplayScores(['background', *names])
+
+    def write(out: ResultBag, step: Step[Answer]) -> None:
+        if step.result:
+            for topic, raw in step.result.messages.items():
+                out.write_raw(topic, raw, step.message.time)
+
+    with tempfile.TemporaryDirectory(prefix='llmseg_replay_') as name:
+        folder = Path(name)
+        live_replay.write_parameters(
+            folder / live_replay.PARAMETERS, config, asked, names, live=rate is not None
+        )
+        played_all = play(job, folder, rate)
+        with live_replay.opened_answers(folder) as answers:
+            if job.out and (label_map := answers.label_map()):
+                job.out.write_raw(LABEL_MAP_TOPIC, label_map, job.reader.start_time)
+            steps = live_replay.answered_frames(job.reader, job.camera, job.others, answers)
+            complete = count_frames(job, steps, scores, write) and played_all
+            live = live_replay.live_numbers(answers.played, answers.arrivals)
+    encoder = answers.played.encoder
+    summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
+    mode = 'lockstep' if rate is None else 'realtime'
+    return checked(summary | {'mode': mode, 'complete': complete, 'live': live})
+
+
+def play(job: Job, folder: Path, rate: float | None) -> bool:
+    """Play the camera into the node, showing how far it is; False where Ctrl-C ended it.
+
+    Raises:
+        LiveReplayError: the node or the player failed.
+    """
+    from llmseg_ros.bags.reading import COMPRESSED_TYPE, full_type
+    from llmseg_ros.ros import live_replay
+
+    total, done = sum(connection.msgcount for connection in job.camera), 0
+    with progress(total, 'frames') as advance:
+
+        def say(line: str) -> None:
+            nonlocal done
+            while line.isdecimal() and done < int(line):
+                advance()
+                done += 1
+
+        camera = job.camera[0]
+        compressed = full_type(camera) == COMPRESSED_TYPE
+        wants_masks = job.out is not None
+        return live_replay.play(job.bag, camera.topic, folder, say, compressed, wants_masks, rate)
+
+
+def count_frames(
+    job: Job,
+    steps: Iterable[Step[Any]],
+    scores: ReplayScores,
+    write_result: Callable[[ResultBag, Step[Any]], None],
+) -> bool:
+    """Count the frames into `scores` and write the new bag; return whether all could be.
+
+    Raises:
+        BagError: a frame or its true labels can't be used.
+        CommandError: no frame was answered.
+        KeyboardInterrupt: before the first was done.
+    """
+    from llmseg_ros.bags.replay import count_steps
+
+    def write(step: Step[Any]) -> None:
+        if job.out:
+            job.out.write_message(step.message)
+            write_result(job.out, step)
+
+    total = sum(connection.msgcount for connection in job.camera)
+    show = job.recorder.add if job.recorder else None
+    with progress(total, 'frames') as advance:
+        try:
+            for _ in count_steps(steps, job.truth, scores, write, show):
+                advance()
+        except KeyboardInterrupt:
+            if not scores.frames:
+                raise
+            return False
+    if not scores.frames:
+        raise CommandError('no frame was answered')
+    return True
