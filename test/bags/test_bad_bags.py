@@ -13,7 +13,17 @@ import pytest
 import skimage.data
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from ..helpers.bags import COMPRESSED, IMAGE, SECOND, STRING, TYPES, compressed, image, string, write_bag
+from ..helpers.bags import (
+    COMPRESSED,
+    IMAGE,
+    SECOND,
+    STRING,
+    TYPES,
+    compressed,
+    image,
+    string,
+    write_bag,
+)
 from ..helpers.commands import replay
 from ..helpers.disk import room_for
 

@@ -320,7 +320,7 @@ def test_absent_weights_are_told_of_before_heavy_imports(cache):
     code = (
         'import sys\n'
         'from llmseg_ros.encoders import EncoderUnavailable\n'
-        'from llmseg_ros.encoders.open_clip import find_checkpoint\n'
+        'from llmseg_ros.encoders.open_clip_models import find_checkpoint\n'
         'try:\n'
         "    find_checkpoint('ViT-B-16-quickgelu', 'openai')\n"
         'except EncoderUnavailable:\n'
