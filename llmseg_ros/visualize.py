@@ -92,27 +92,34 @@ def label_image(labels: NDArray[np.integer]) -> Image.Image:
     return image
 
 
-def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]]) -> Rgb:
-    """Return the image with a strip below it that names the colours of (id, text) entries."""
+def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]], scale: float = 1.0) -> Rgb:
+    """Return the image with a strip below it that names the colours of (id, text) entries.
+
+    Args:
+        rgb: (H, W, 3) image.
+        entries: class ids and what to write beside their colours.
+        scale: of the strip, for images that are shown smaller than they are.
+    """
     from PIL import Image, ImageDraw
 
-    font = _legend_font()
+    font = _legend_font(LEGEND_FONT_SIZE * scale)
+    margin, swatch = round(LEGEND_MARGIN * scale), round(SWATCH * scale)
     width = rgb.shape[1]
-    room = width - 2 * LEGEND_MARGIN - SWATCH
+    room = width - 2 * margin - swatch
     texts = [_fitting(text, font, room) for _, text in entries]
     widest = max((font.getlength(text) for text in texts), default=0)
-    column = math.ceil(2 * LEGEND_MARGIN + SWATCH + widest)
+    column = math.ceil(2 * margin + swatch + widest)
     columns = max(1, width // column)
-    row_height = SWATCH + LEGEND_MARGIN
+    row_height = swatch + margin
     rows = math.ceil(len(entries) / columns)
-    strip = Image.new('RGB', (width, rows * row_height + LEGEND_MARGIN), 'white')
+    strip = Image.new('RGB', (width, rows * row_height + margin), 'white')
     draw = ImageDraw.Draw(strip)
     for index, ((class_id, _), text) in enumerate(zip(entries, texts, strict=True)):
-        x = LEGEND_MARGIN + (index % columns) * column
-        y = LEGEND_MARGIN + (index // columns) * row_height
+        x = margin + (index % columns) * column
+        y = margin + (index // columns) * row_height
         colour = tuple(palette(class_id + 1)[-1].tolist())
-        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=colour, outline='black')
-        position = (x + SWATCH + LEGEND_MARGIN // 2, y + SWATCH // 2)
+        draw.rectangle((x, y, x + swatch, y + swatch), fill=colour, outline='black')
+        position = (x + swatch + margin // 2, y + swatch // 2)
         draw.text(position, text, fill='black', font=font, anchor='lm')
     return np.vstack([rgb, np.asarray(strip)])
 
@@ -152,8 +159,8 @@ def _fitting(text: str, font: Font, width: float) -> str:
     return line + '…'
 
 
-@lru_cache(maxsize=1)
-def _legend_font() -> Font:
+@lru_cache(maxsize=2)
+def _legend_font(size: float) -> Font:
     """Return matplotlib's DejaVu Sans, which knows more scripts, else Pillow's own font."""
     from PIL import ImageFont
 
@@ -162,5 +169,5 @@ def _legend_font() -> Font:
         folder = Path(matplotlib.submodule_search_locations[0])
         path = folder / 'mpl-data' / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
         if path.exists():
-            return ImageFont.truetype(str(path), LEGEND_FONT_SIZE)
-    return ImageFont.load_default(LEGEND_FONT_SIZE)
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)

@@ -107,6 +107,14 @@ def test_legend_stands_below_the_image_and_shows_the_colour() -> None:
     assert {(255, 255, 255), (128, 0, 0), (0, 128, 0)} <= colours
 
 
+def test_legend_is_larger_for_an_image_that_is_shown_smaller() -> None:
+    rgb = np.full((20, 400, 3), 7, np.uint8)
+    plain, double = (add_legend(rgb, [(1, 'cat')], scale)[20:] for scale in (1, 2))
+    assert double.shape[0] == 2 * plain.shape[0]
+    swatches = [np.count_nonzero((strip == palette(2)[1]).all(axis=2)) for strip in (plain, double)]
+    assert swatches[1] == pytest.approx(4 * swatches[0], rel=0.2)
+
+
 def test_legend_without_entries_keeps_the_image() -> None:
     rgb = np.full((20, 30, 3), 7, np.uint8)
     assert np.array_equal(add_legend(rgb, [])[:20], rgb)

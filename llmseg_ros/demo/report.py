@@ -21,10 +21,12 @@ from llmseg_ros.visualize import add_legend, contact_sheet, overlay
 
 SHEET_COLUMNS = 4
 SHEET_TILE_WIDTH = 400
+STRIP_TILE_WIDTH = 415  # four are 1660, twice the column of a README on GitHub: sharp on any screen
+STRIP_LEGEND_SCALE = 2.0  # read at half its size
 
 
 def write_report(recording: Recording, folder: Path) -> dict[str, Any]:
-    """Write overlay_SCENE.png, contact_sheet.png and summary.json; return the summary.
+    """Write overlay_SCENE.png, contact_sheet.png, strip.jpg and summary.json; return the summary.
 
     Raises:
         DemoError: no labels came back.
@@ -96,22 +98,24 @@ def shares_of(labels: NDArray[np.integer], names: Mapping[int, str]) -> dict[str
 def write_pictures(
     frames: Path, received: Received, by_scene: Mapping[str, Sequence[int]], folder: Path
 ) -> None:
-    """Write the middle frame of every scene as an overlay, and several of each as a sheet."""
+    """Write the middle frame of every scene as an overlay, all of these as a strip, and a sheet."""
     rows = {name: spread(stamps, SHEET_COLUMNS) for name, stamps in by_scene.items() if stamps}
     middles = {name: stamps[len(stamps) // 2] for name, stamps in by_scene.items() if stamps}
     wanted = {*chain.from_iterable(rows.values()), *middles.values()}
-    pictures = {
-        stamp: overlay(rgb, received.labels[stamp])
-        for stamp, rgb in read_camera_frames(frames, wanted).items()
-    }
+    photographs = read_camera_frames(frames, wanted)
+    pictures = {stamp: overlay(rgb, received.labels[stamp]) for stamp, rgb in photographs.items()}
     ids = {name: class_id for class_id, name in received.names.items()}
     for scene, stamp in middles.items():
         shares = shares_of(received.labels[stamp], received.names)
         legend = [(ids[name], f'{name} {100 * share:.1f} %') for name, share in shares.items()]
         save(add_legend(pictures[stamp], legend), folder / f'overlay_{scene}.png')
+    classes = sorted(received.names.items())
     tiles = [pictures[stamp] for stamps in rows.values() for stamp in stamps]
     sheet = contact_sheet(tiles, SHEET_COLUMNS, SHEET_TILE_WIDTH)
-    save(add_legend(sheet, sorted(received.names.items())), folder / 'contact_sheet.png')
+    save(add_legend(sheet, classes), folder / 'contact_sheet.png')
+    tiles = [images[stamp] for images in (photographs, pictures) for stamp in middles.values()]
+    strip = contact_sheet(tiles, len(middles), STRIP_TILE_WIDTH)
+    save(add_legend(strip, classes, STRIP_LEGEND_SCALE), folder / 'strip.jpg')
 
 
 def spread(stamps: Sequence[int], count: int) -> list[int]:
@@ -120,6 +124,7 @@ def spread(stamps: Sequence[int], count: int) -> list[int]:
 
 
 def save(rgb: NDArray[np.uint8], path: Path) -> None:
-    """Write a PNG that is there complete or not at all."""
+    """Write a PNG or, by the name, a JPEG that is there complete or not at all."""
+    image_format = 'JPEG' if path.suffix == '.jpg' else 'PNG'
     with replacing(path) as partial:
-        Image.fromarray(rgb).save(partial, format='PNG')
+        Image.fromarray(rgb).save(partial, format=image_format, quality=85)

@@ -18,7 +18,15 @@ from llmseg_ros.ros.processes import check, interruptible, process, wait_for
 
 FIRST_CLASSES = ('cat', 'cup', 'person', 'rocket', 'dog', 'chair')
 LATER_CLASSES = ('rocket', 'person', 'cup', 'cat', 'table', 'dog')
-OWN_FILES = ('frames', 'received', 'logs', 'contact_sheet.png', 'summary.json', 'sent.json')
+OWN_FILES = (
+    'frames',
+    'received',
+    'logs',
+    'contact_sheet.png',
+    'strip.jpg',
+    'summary.json',
+    'sent.json',
+)
 DRAIN_SECONDS = 30.0  # for the recorder to hear what is still under way
 
 

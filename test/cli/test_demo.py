@@ -23,7 +23,14 @@ from rosbags.highlevel import AnyReader
 from llmseg_ros.bags.topics import NANOSECONDS
 from llmseg_ros.bags.writing import write_camera_bag
 from llmseg_ros.demo.received import Received, label_array, read_camera_frames, stamp_of
-from llmseg_ros.demo.report import answered_by_scene, describe, latency, shares_of, spread
+from llmseg_ros.demo.report import (
+    answered_by_scene,
+    describe,
+    latency,
+    shares_of,
+    spread,
+    write_pictures,
+)
 from llmseg_ros.demo.run import prepare_folder
 from llmseg_ros.demo.scenes import SCENES, camera_frames, window_start
 from llmseg_ros.ros.isolation import isolated_graph
@@ -123,10 +130,36 @@ def test_spread(stamps: list[int], chosen: list[int]) -> None:
     assert spread(stamps, 4) == chosen
 
 
+def test_pictures_show_the_middle_frame_of_every_scene(tmp_path: Path) -> None:
+    frames = [np.full((48, 64, 3), value, np.uint8) for value in (10, 20, 30, 200, 210, 220)]
+    write_camera_bag(tmp_path / 'bag', frames, rate=2.0)
+    with AnyReader([tmp_path / 'bag']) as reader:
+        stamps = [stamp for _, stamp, _ in reader.messages()]
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:, 32:] = 1
+    received = Received(labels=dict.fromkeys(stamps, labels), names={1: 'cat', 2: 'cup'})
+    scenes = {'cat': stamps[:3], 'cup': stamps[3:], 'person': []}
+    write_pictures(tmp_path / 'bag', received, scenes, tmp_path)
+    pictures = sorted(path.name for path in tmp_path.glob('*.*'))
+    assert pictures == ['contact_sheet.png', 'overlay_cat.png', 'overlay_cup.png', 'strip.jpg']
+    with Image.open(tmp_path / 'strip.jpg') as image:
+        assert image.format == 'JPEG'
+        strip = np.asarray(image).astype(int)
+    height, width = 311, 415  # of one of the 64x48 frames in it
+    assert strip.shape[1] == 2 * width
+    assert strip.shape[0] > 2 * height
+    upper, lower = strip[height // 2], strip[height + height // 2]
+    for left, value in ((0, 20), (width, 210)):
+        assert np.abs(upper[left + 40 : left + 380] - value).max() < 8
+        assert np.abs(lower[left + 40 : left + 160] - value).max() < 8
+        red = (np.array([128, 0, 0]) + value) // 2
+        assert np.abs(lower[left + 260 : left + 380] - red).max() < 8
+
+
 def test_prepare_folder_clears_what_a_demo_wrote_alone(tmp_path: Path) -> None:
     (tmp_path / 'frames').mkdir()
     (tmp_path / 'frames' / 'frames.mcap').touch()
-    for name in ('overlay_cat.png', 'summary.json', 'thesis.tex'):
+    for name in ('overlay_cat.png', 'strip.jpg', 'summary.json', 'thesis.tex'):
         (tmp_path / name).touch()
     prepare_folder(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['logs', 'thesis.tex']
@@ -196,6 +229,9 @@ def test_the_whole_demo(llmseg: Callable[..., Any], tmp_path: Path) -> None:
     with Image.open(tmp_path / 'demo' / 'overlay_cat.png') as overlay:
         assert overlay.width == 640
         assert overlay.height > 480
+    with Image.open(tmp_path / 'demo' / 'strip.jpg') as strip:
+        assert strip.width == 1660
+    assert (tmp_path / 'demo' / 'strip.jpg').stat().st_size < 400_000
     with AnyReader([tmp_path / 'demo' / 'received']) as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
     assert counts['/seg/labels'] == counts['/seg/masks'] == summary['frames_received']
