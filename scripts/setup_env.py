@@ -26,7 +26,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
 DISTROS = ('jazzy', 'kilted')
-PYTHON_RANGE = ((3, 10), (3, 13))
+PYTHON_RANGE = ((3, 10), (3, 14))
 DISK_GB = 8
 HEARTBEAT_S = 20  # between signs of life where the output is no terminal
 
