@@ -6,17 +6,18 @@ import logging
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from llmseg_ros.subclasses.llm import MAX_AT_ONCE, BudgetSpent, LlmError
+from llmseg_ros.subclasses.llm import MAX_AT_ONCE, BudgetSpent, LlmError, NoAnswer
 
 T = TypeVar('T')
 
 FIRST_PAUSE = 2.0  # seconds after a failure; doubled with every further one
 LONGEST_PAUSE = 60.0
+MOST_TRIES = 3  # for a name to which the model, which is there, gives no answer
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class AskingStatus:
 class BackgroundAsker(Generic[T]):
     """Ask for names on threads of its own, 4 at a time, one at a time while the server fails.
 
+    A name to which the model gives no answer is tried 3 times.
+
     Args:
         ask: answers a name, however long that takes; raises LlmError where it can't for now.
     """
@@ -47,6 +50,7 @@ class BackgroundAsker(Generic[T]):
         self._queue: deque[str] = deque()
         self._asking: set[str] = set()
         self._on_answer: Callable[[str, T], None] | None = None
+        self._unanswered: Counter[str] = Counter()
         self._failures = 0
         self._resume_at = 0.0
         self._problem = ''
@@ -132,7 +136,11 @@ class BackgroundAsker(Generic[T]):
     def _put_back(self, name: str, error: LlmError) -> None:
         with self._changed:
             self._asking.discard(name)
-            self._queue.append(name)
+            self._unanswered[name] += isinstance(error, NoAnswer)
+            if self._unanswered[name] < MOST_TRIES:
+                self._queue.append(name)
+            else:
+                logger.warning('%s; %a is not asked for again in this run', error, name)
             now = time.monotonic()
             if now >= self._resume_at:  # else another thread met the same failure just now
                 pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)

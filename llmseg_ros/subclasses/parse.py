@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmseg_ros.classes import clean_name, name_key
+from llmseg_ros.subclasses.thoughts import is_thought, without_thoughts
 
-PARSER_VERSION = 1  # raise it when the same answer may give other names
+PARSER_VERSION = 2  # raise it when the same answer may give other names
 MAX_ANSWER_LENGTH = 20_000  # characters; what follows is repetition
 MAX_LINE_LENGTH = 2_000
 MAX_WORDS = 6  # of a name; more is a sentence
 MAX_JSON_TRIES = 50
 
-THOUGHT = re.compile(r'<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)', re.DOTALL | re.IGNORECASE)
 FENCE = re.compile(r'```[\w-]*')
 TAG = re.compile(r'</?[a-zA-Z][^<>]{0,80}>')
 LINK = re.compile(r'!?\[([^\[\]]{1,80})\]\([^()]{0,300}\)')
@@ -69,13 +69,21 @@ def parse_answer(text: str, most: int) -> tuple[str, ...]:
     Returns:
         The names in the answer's order, none twice; empty where it holds none.
     """
-    text = FENCE.sub('\n', THOUGHT.sub('\n', text[:MAX_ANSWER_LENGTH]))
+    answer, _ = without_thoughts(text)
+    text = FENCE.sub('\n', answer[:MAX_ANSWER_LENGTH])
     names: dict[str, str] = {}
     for item in _json_items(text) or _text_items(text):
         name = _as_name(item)
         if name is not None:
             names.setdefault(name_key(name), name)
     return tuple(names.values())[:most]
+
+
+def is_long_list(text: str, n: int) -> bool:
+    """Tell whether a text is JSON, cut short or not, with more than n items, repeated ones too."""
+    answer, _ = without_thoughts(text)
+    answer = FENCE.sub('\n', answer[:MAX_ANSWER_LENGTH]).lstrip()
+    return answer.startswith(('{', '[')) and len(_json_items(answer)) > n
 
 
 def _json_items(text: str) -> list[str]:
@@ -106,6 +114,7 @@ def _strings(value: Any) -> Iterator[str]:
         for part in value:
             yield from _strings(part)
     elif isinstance(value, dict):
+        value = {key: part for key, part in value.items() if not is_thought(key)}
         nested = [part for part in value.values() if isinstance(part, (list, dict))]
         named = [value[key] for key in NAME_KEYS if isinstance(value.get(key), str)]
         if named:
