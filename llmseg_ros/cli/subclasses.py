@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
 )
-from llmseg_ros.files import replacing, write_json
+from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig, SubclassesConfig
@@ -32,7 +32,8 @@ AGES = ((86_400, 'd'), (3_600, 'h'), (60, 'min'), (1, 's'))
 
 def subclasses(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar='NAME...', help='Class names.')
+        list[str] | None,
+        typer.Argument(metavar='NAME...', help='Class names, apart by blanks or commas.'),
     ] = None,
     refresh: Annotated[bool, typer.Option('--refresh', help='Ask the model again.')] = False,
     prompt: Annotated[
@@ -59,6 +60,9 @@ def subclasses(
         Path | None,
         typer.Option(metavar='FILE.yaml', help='Write what is kept as a subclass file.'),
     ] = None,
+    force: Annotated[
+        bool, typer.Option('--force', help='Let --export overwrite the file.')
+    ] = False,
     imported: Annotated[
         Path | None,
         typer.Option('--import', metavar='FILE.yaml', help='Put a subclass file into the store.'),
@@ -90,11 +94,17 @@ def subclasses(
     from llmseg_ros.classes import clean_names
     from llmseg_ros.config import load_config
 
-    cleaned, messages = clean_names(names or ())
+    cleaned, messages = clean_names(name for item in names or () for name in split_names(item))
     for message in messages:
         note(message)
     if not cleaned and (names or export or json or not (imported or prune)):
         raise typer.BadParameter('name at least one class')
+    if refresh and offline:
+        raise typer.BadParameter('--refresh asks the model again and --offline forbids it')
+    if force and export is None:
+        raise typer.BadParameter('--force is for --export')
+    if export is not None and os.path.lexists(export) and not force:
+        raise CommandError(f'{export} exists: name another file, or overwrite it with --force')
     whole = load_config(resolve_config(config))
     settings = adjust(
         whole.subclasses,
@@ -115,6 +125,7 @@ def subclasses(
         if not cleaned:
             return
         found, failures = look_up(resolver, cleaned, model_only, refresh, offline)
+        origins = {name: resolver.origin(name, found[name]) for name in cleaned}
     finally:
         resolver.close()
     checked = check_quality(found, whole, settings.filter if quality is None else quality)
@@ -122,12 +133,17 @@ def subclasses(
         ('name', 'kept', 'dropped', 'source', 'age'),
         [table_row(name, found[name], checked[name]) for name in cleaned],
     )
-    if export is not None:
-        export_pack(export, checked, settings)
+    if export is not None and (any(origins.values()) or not failures):
+        export_pack(export, checked, origins)
     if json is not None:
         write_json(json, [as_json(name, found[name], checked[name]) for name in cleaned])
     if failures:
         raise CommandError(failures[0])
+
+
+def split_names(given: str) -> list[str]:
+    """Split what stands between blanks of the command line at its commas, as --classes is."""
+    return [name for name in given.split(',') if name.strip()] or [given]
 
 
 def adjust(settings: SubclassesConfig, **given: Any) -> SubclassesConfig:
@@ -149,10 +165,11 @@ def look_up(
     resolver: Resolver, names: Sequence[str], model_only: bool, refresh: bool, offline: bool
 ) -> tuple[dict[str, Subclasses], list[str]]:
     """Find the subclasses of every name, several at a time; say what failed."""
+    from llmseg_ros.subclasses.completion import in_one_line
     from llmseg_ros.subclasses.llm import MAX_AT_ONCE, LlmError
     from llmseg_ros.subclasses.resolver import Subclasses
 
-    failures: list[str] = []
+    failures: dict[str, str] = {}
 
     def find(name: str) -> Subclasses:
         if model_only:
@@ -165,17 +182,20 @@ def look_up(
         try:
             return resolver.ask(name, refresh)
         except LlmError as error:
-            failures.append(f'{name}: {error}')
+            failures[name] = f'{name}: {error}'
             return known
 
     with waiting('asking the language model'), ThreadPoolExecutor(MAX_AT_ONCE) as pool:
         found = dict(zip(names, pool.map(find, names), strict=True))
-    for failure in failures[1:]:
+    for failure in list(failures.values())[1:]:
         note(failure)
     unknown = [name for name, item in found.items() if item.source == 'name']
     if unknown and not (offline or resolver.can_ask or failures):
         note(f'no subclasses of {", ".join(unknown)}: set a language model, see --help')
-    return found, failures
+    for name in unknown:
+        if name not in failures and (said := resolver.said(name)):
+            note(f'{name}: no name in what the language model answered: {in_one_line(said)}')
+    return found, list(failures.values())
 
 
 def check_quality(
@@ -204,12 +224,15 @@ def import_pack(resolver: Resolver, path: Path, n: int) -> None:
     """Put the lists of a subclass file into the store, as the language model's answers."""
     from llmseg_ros.subclasses.packs import load_pack
     from llmseg_ros.subclasses.parse import parse_answer
+    from llmseg_ros.subclasses.resolver import imported_answer
     from llmseg_ros.subclasses.store import Answer
 
     pack = load_pack(path)
     assert resolver.store is not None
     for key, name in pack.keys.items():
-        text = json_module.dumps({'subclasses': pack.classes[name]}, ensure_ascii=False)
+        origin = pack.origins.get(name) or pack.origin
+        origin = f'{path.name}{f": {origin}" if origin else ""}'
+        text = imported_answer(pack.classes[name], origin)
         lost = len(pack.classes[name]) - len(parse_answer(text, n))
         if lost:
             note(f'{name}: {lost} subclasses are left out, repeated or more than --n {n}')
@@ -233,15 +256,24 @@ def prune_store(resolver: Resolver, settings: SubclassesConfig) -> None:
     note(f'{len(useless)} of {len(kept)} answers forgotten in {resolver.store.path}')
 
 
-def export_pack(path: Path, checked: dict[str, Filtered], settings: SubclassesConfig) -> None:
-    """Write what is kept as a subclass file."""
+def export_pack(path: Path, checked: dict[str, Filtered], origins: dict[str, str]) -> None:
+    """Write what is kept as a subclass file, with the source of every list.
+
+    Classes without a source are left out: in a file they would never be asked for again.
+
+    Raises:
+        CommandError: there is nothing to write.
+    """
     from llmseg_ros.subclasses.packs import write_pack
 
-    day = time.strftime('%Y-%m-%d')
-    origin = f'llmseg subclasses, {day}; language model {settings.model}, prompt {settings.prompt}'
-    with replacing(path) as partial:
-        write_pack(partial, origin, {name: item.kept for name, item in checked.items()})
-    note(f'wrote {path}')
+    lists = {name: item.kept for name, item in checked.items() if origins[name]}
+    left_out = [name for name in checked if name not in lists]
+    if not lists:
+        raise CommandError(f'{path} is not written: no subclasses of {", ".join(left_out)}')
+    with writing(path), replacing(path) as partial:
+        write_pack(partial, f'llmseg subclasses, {time.strftime("%Y-%m-%d")}', lists, origins)
+    without = f', without {", ".join(left_out)}: no subclasses' if left_out else ''
+    note(f'wrote {path}{without}')
 
 
 def table_row(name: str, found: Subclasses, checked: Filtered) -> tuple[str, ...]:

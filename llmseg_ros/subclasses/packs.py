@@ -31,12 +31,14 @@ class Pack:
         origin: where the lists are from, in the file's own words; may be empty.
         classes: subclasses by class name as the file spells it, in the file's order.
         keys: class name as the file spells it, by the key of the name and of every alias.
+        origins: where single lists are from, by class name, for those that say so.
     """
 
     path: Path
     origin: str
     classes: Mapping[str, tuple[str, ...]]
     keys: Mapping[str, str]
+    origins: Mapping[str, str]
 
     def find(self, name: str) -> tuple[str, ...] | None:
         """Return the subclasses of a class by its name or an alias, None where it isn't here."""
@@ -57,16 +59,28 @@ def load_pack(path: str | Path) -> Pack:
         raise PackError(f'subclass file {path}: {error}') from error
 
 
-def write_pack(path: str | Path, origin: str, classes: Mapping[str, Iterable[str]]) -> None:
+def write_pack(
+    path: str | Path,
+    origin: str,
+    classes: Mapping[str, Iterable[str]],
+    origins: Mapping[str, str] | None = None,
+) -> None:
     """Write subclasses by class as a pack.
+
+    Args:
+        path: replaced where it exists.
+        origin: where the lists are from, in a sentence.
+        classes: subclasses by class name.
+        origins: where single lists are from, by class name.
 
     Raises:
         OSError: the file can't be written.
     """
-    data = {
-        'origin': origin,
-        'classes': {name: {'subclasses': list(names)} for name, names in classes.items()},
-    }
+    entries: dict[str, dict[str, Any]] = {}
+    for name, names in classes.items():
+        own = {'origin': origins[name]} if origins and name in origins else {}
+        entries[name] = {**own, 'subclasses': list(names)}
+    data = {'origin': origin, 'classes': entries}
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=96)
     Path(path).write_text(text, encoding='utf-8')
 
@@ -112,17 +126,18 @@ def _read_yaml(path: Path) -> object:
 
 def _build_pack(path: Path, data: object) -> Pack:
     content = _check_mapping(data, 'the file', ('origin', 'classes'))
-    origin = content.get('origin', '')
-    if not isinstance(origin, str):
-        raise PackError(f'origin is {_kind(origin)}, expected text')
+    origin = _check_text(content.get('origin', ''), 'origin')
     entries = content.get('classes')
     if not isinstance(entries, dict):
         raise PackError(f'classes is {_kind(entries)}, expected class names with their entries')
     classes: dict[str, tuple[str, ...]] = {}
     keys: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for spelt, value in entries.items():
         name = _check_name(spelt, 'a class name')
-        entry = _check_mapping(value, f'class {name!a}', ('aliases', 'subclasses'))
+        entry = _check_mapping(value, f'class {name!a}', ('aliases', 'subclasses', 'origin'))
+        if 'origin' in entry:
+            origins[name] = _check_text(entry['origin'], f'{name!a}, origin')
         aliases = _check_names(entry.get('aliases', []), f'{name!a}, aliases', MAX_ALIASES)
         for alias in (name, *aliases):
             if keys.setdefault(name_key(alias), name) != name or name in classes:
@@ -130,15 +145,21 @@ def _build_pack(path: Path, data: object) -> Pack:
         classes[name] = _check_names(
             entry.get('subclasses'), f'{name!a}, subclasses', MAX_SUBCLASSES
         )
-    return Pack(path, origin, classes, keys)
+    return Pack(path, origin, classes, keys, origins)
 
 
 def _check_mapping(value: object, what: str, allowed: tuple[str, ...]) -> dict[Any, Any]:
     if not isinstance(value, dict):
-        raise PackError(f'{what} is {_kind(value)}, expected {" and ".join(allowed)}')
+        raise PackError(f'{what} is {_kind(value)}, expected {_listed(allowed)}')
     for key in value:
         if key not in allowed:
-            raise PackError(f'{what} has {_shown(key)}, expected {" and ".join(allowed)}')
+            raise PackError(f'{what} has {_shown(key)}, expected {_listed(allowed)}')
+    return value
+
+
+def _check_text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise PackError(f'{what} is {_kind(value)}, expected text')
     return value
 
 
@@ -157,6 +178,10 @@ def _check_name(value: object, what: str) -> str:
         return clean_name(value)
     except ValueError as error:
         raise PackError(f'{what}: {error}') from error
+
+
+def _listed(keys: tuple[str, ...]) -> str:
+    return f'{", ".join(keys[:-1])} and {keys[-1]}'
 
 
 def _kind(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,6 +21,7 @@ from llmseg_ros.subclasses.store import Answer, Question, Store, default_store_p
 Source = Literal['llm', 'store', 'pack', 'name']
 
 ASK_AGAIN_SECONDS = 86_400.0  # after an answer without any name in it
+IMPORTED = 'imported from'
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,24 @@ class Resolver:
             return None
         return Subclasses(names, 'llm' if question in self._asked else 'store', answer.asked_at)
 
+    def said(self, name: str) -> str:
+        """Return the kept answer of the language model word for word; empty where there is none."""
+        answer = self.store.find(self.question(name)) if self.store else None
+        return answer.text if answer else ''
+
+    def origin(self, name: str, found: Subclasses) -> str:
+        """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
+        if found.source == 'pack':
+            pack = next(pack for pack in self._packs if pack.find(name) is not None)
+            own = pack.origins.get(pack.keys[name_key(name)], '') or pack.origin
+            return f'{pack.path.name}{f": {own}" if own else ""}'
+        if found.asked_at is None:
+            return ''
+        day = time.strftime('%Y-%m-%d', time.localtime(found.asked_at))
+        if imported := imported_origin(self.said(name)):
+            return f'{imported}, imported {day}'
+        return f'language model {self._config.model}, prompt {self._config.prompt}, {day}'
+
     def question(self, name: str) -> Question:
         """Return what the answer for a class is kept under."""
         return Question(name_key(name), self._prompt.key, self._config.n, self._config.model)
@@ -199,3 +219,17 @@ class Resolver:
         """Tell whether an answer needn't be asked again: it has names, or is new."""
         usable = bool(parse_answer(answer.text, self._config.n))
         return usable or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
+
+
+def imported_answer(names: Iterable[str], origin: str) -> str:
+    """Write a list of a file as the answer of a language model that says where it is from."""
+    return json.dumps({'subclasses': list(names), IMPORTED: origin}, ensure_ascii=False)
+
+
+def imported_origin(text: str) -> str:
+    """Return where an answer in the store was imported from; empty where a model gave it."""
+    try:
+        origin = json.loads(text)[IMPORTED]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ''
+    return origin if isinstance(origin, str) else ''

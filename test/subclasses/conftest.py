@@ -74,6 +74,15 @@ class LlmServer:
         return Response(json.dumps(completion(content)), mimetype='application/json')
 
     @staticmethod
+    def reply(message=None, finish='stop', **more):
+        """Answer with a message and a finish_reason; `more` goes beside the choice's message."""
+        body = completion(None)
+        choice = body['choices'][0]
+        choice |= {'finish_reason': finish, **more}
+        choice['message'] |= message if isinstance(message, dict) else {'content': message}
+        return Response(json.dumps(body), mimetype='application/json')
+
+    @staticmethod
     def status(code, text='', **headers):
         return Response(text, status=code, headers=headers)
 
