@@ -174,3 +174,82 @@ def test_command_as_users_run_it(server):
     assert done.returncode == 0, done.stderr
     assert 'red cat, green cat, blue cat' in done.stdout
     assert server.asked == ['cat']
+
+
+def test_names_are_split_at_commas(run):
+    done = run('dog, cat', 'mug', '--offline', '--no-filter')
+    assert list(rows(done.out)) == ['dog', 'cat', 'mug']
+
+
+def test_no_answer_is_a_sentence_and_kept_nowhere(run, server, tmp_path):
+    server.behave = lambda request: server.reply('', 'length')
+    target = tmp_path / 'out.yaml'
+    done = run('zub', '--base-url', server.url, '--no-filter', '--export', target)
+    assert done.code == 1
+    assert 'zub: the language model at' in done.err
+    assert 'gave an answer that was cut off before it began (the length limit)' in done.err
+    assert not target.exists()
+    server.behave = lambda request: None
+    done = run('zub', '--base-url', server.url, '--no-filter')
+    assert done.code == 0
+    assert 'red zub' in done.out
+
+
+def test_answer_without_a_name_is_shown(run, server):
+    server.behave = lambda request: server.answer('I am sorry,\nno zubs here.')
+    done = run('zub', '--base-url', server.url, '--no-filter')
+    assert done.code == 0
+    assert 'zub: no name in what the language model answered: I am sorry, no zubs' in done.err
+
+
+def test_export_never_overwrites_unless_told(run, server, tmp_path):
+    target = tmp_path / 'out.yaml'
+    target.write_text('mine')
+    done = run('zub', '--base-url', server.url, '--no-filter', '--export', target)
+    assert done.code == 1
+    assert 'exists: name another file, or overwrite it with --force' in done.err
+    assert target.read_text() == 'mine'
+    assert server.requests == []
+    done = run('zub', '--base-url', server.url, '--no-filter', '--export', target, '--force')
+    assert done.code == 0
+    assert load_pack(target).find('zub') == ('red zub', 'green zub', 'blue zub')
+
+
+def test_export_names_the_source_of_every_list(run, server, tmp_path, monkeypatch):
+    monkeypatch.setenv('OPENAI_BASE_URL', server.url)
+    server.behave = lambda request: server.answer('sorry') if b'nix' in request.data else None
+    own, target = tmp_path / 'own.yaml', tmp_path / 'out.yaml'
+    own.write_text('origin: by hand\nclasses: {gub: {subclasses: [big gub]}}')
+    config = tmp_path / 'config.yaml'
+    config.write_text('subclasses: {model: the-model}\n')
+    arguments = ['--config', config, '--no-filter']
+    assert run('--import', own, *arguments).code == 0
+    done = run('cat', 'gub', 'zub', 'nix', *arguments, '--export', target)
+    assert done.code == 0, done.err
+    assert 'without nix: no subclasses' in done.err
+    pack = load_pack(target)
+    assert list(pack.classes) == ['cat', 'gub', 'zub']
+    assert pack.origins['cat'].startswith('voc.yaml: ')
+    assert pack.origins['gub'].startswith('own.yaml: by hand, imported 2')
+    assert pack.origins['zub'].startswith('language model the-model, prompt few-shot, 2')
+    assert 'language model' not in pack.origin
+    again = tmp_path / 'again.yaml'
+    config.write_text(f'subclasses: {{file: {target}}}\n')
+    assert run('zub', *arguments, '--export', again).code == 0
+    assert load_pack(again).origins['zub'].startswith('out.yaml: language model the-model')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'message'),
+    [
+        (['cat', '--refresh', '--offline'], 2, '--offline forbids'),
+        (['cat', '--force'], 2, '--force is for --export'),
+        (['zub', '--offline', '--export', 'none.yaml'], 1, 'is not written: no subclasses of zub'),
+        (['cat', '--offline', '--export', '/proc/x.yaml'], 1, 'can not be written'),
+    ],
+)
+def test_export_and_refresh_used_wrongly(run, arguments, code, message):
+    done = run(*arguments, '--no-filter')
+    assert done.code == code
+    assert message in done.err.replace('\n', ' ')
+    assert 'Traceback' not in done.err

@@ -70,7 +70,7 @@ def test_it_is_asked_again_once_and_nothing_is_kept(server, resolver, case):
 
 def test_limit_stays_where_it_is_not_to_blame(server, client):
     server.behave = lambda request: server.reply('', 'length')
-    with pytest.raises(NoAnswer, match='was cut off before it began .*, raise the limit on the'):
+    with pytest.raises(NoAnswer, match=r'was cut off before it began .*, raise the limit on the'):
         client.ask(PROMPT)
     server.behave = lambda request: None
     client.ask(PROMPT)

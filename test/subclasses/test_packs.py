@@ -159,3 +159,13 @@ def test_written_pack_reads_back(tmp_path):
     pack = load_pack(path)
     assert pack.classes == {'null': ('a: b', 'no', '- c'), 'Tür': ('Haustür',)}
     assert pack.origin == 'a test'
+
+
+def test_origin_of_single_lists(tmp_path):
+    path = tmp_path / 'own.yaml'
+    write_pack(path, 'a test', {'cat': ['tabby'], 'dog': ['pug']}, {'dog': 'a friend: mine'})
+    pack = load_pack(path)
+    assert pack.origins == {'dog': 'a friend: mine'}
+    path.write_text('classes: {dog: {origin: [x], subclasses: [pug]}}')
+    with pytest.raises(PackError, match="'dog', origin is a list, expected text"):
+        load_pack(path)

@@ -44,7 +44,8 @@ ANSWERS = {
     'gpt-oss without its tokens': f'analysisWe need kinds. {THOUGHT}assistantfinal{LIST}',
     'gemma': f'<|channel>thought\n{THOUGHT}<channel|>{LIST}',
     'medgemma': f'<unused94>thought\n{THOUGHT}<unused95>{LIST}',
-    'command': f'<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>{LIST}<|END_RESPONSE|>',
+    'command': f'<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>{LIST}'
+    '<|END_RESPONSE|>',
     'openthinker': f'<|begin_of_thought|>{THOUGHT}<|end_of_thought|>{LIST}',
     'granite': f'Here is my thought process:\n{THOUGHT}Here is my response:\n{LIST}',
     'ollama': f'Thinking...\n{THOUGHT}...done thinking.\n\n{LIST}',
