@@ -23,7 +23,7 @@ NAMED_CODES = (
     (r'rate.?limit|quota|too.?many|throttl|exhausted|capacity_exceeded|credit', 429),
     (r'api.?key|auth', 401),
     (r'permission|forbidden|denied', 403),
-    (r'not.?found', 404),
+    (r'not.?found|does not exist', 404),
     (r'context|invalid|bad.?request|unsupported|unprocessable', 400),
     (r'overload|unavailable', 503),
     (r'time.?out', 504),
@@ -159,30 +159,47 @@ def _problem(text: str, choice: dict[str, Any], message: dict[str, Any]) -> str:
 
 def _error(data: Any) -> dict[str, Any] | None:
     """Return what a body says went wrong, None where it says nothing of the kind."""
-    data = data[0] if isinstance(data, list) and data else data
+    data = _first(data)
     if not isinstance(data, dict):
         return None
     choice = _choice(data)
-    error = data.get('error') or data.get('errors') or choice.get('error')
-    if not error and not choice:
-        error = data.get('detail') or isinstance(data.get('message'), str)
-    error = error[0] if isinstance(error, list) and error else error
-    if not error or isinstance(error, dict):
-        return error or None
-    beside = {key: data[key] for key in (*CODE_KEYS, *WORDS_KEYS) if key in data}
-    return {**beside, 'message': error} if isinstance(error, str) else beside
+    error = _first(data.get('error') or data.get('errors') or choice.get('error'))
+    told = any(isinstance(data.get(key), str) for key in WORDS_KEYS)
+    if not error and (choice or not (told or data.get('object') == 'error')):
+        return None
+    if not isinstance(error, dict):  # a text, a number, or true: the rest stands beside it
+        beside = {key: data[key] for key in (*CODE_KEYS, *WORDS_KEYS) if key in data}
+        own = {'message': error} if isinstance(error, str) else {'code': error} if error else {}
+        error = {**beside, **own} if error is not True else beside
+    for key in WORDS_KEYS * 2:  # errors within errors
+        if inner := _as_dict(error.get(key)):
+            error = {**error, key: None, **inner}
+    return error
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    value = _first(value)
+    return value if isinstance(value, dict) else {}
+
+
+def _codes(error: dict[str, Any]) -> list[str]:
+    values = (error.get(key) for key in CODE_KEYS)
+    return [str(value).removesuffix('.0') for value in values if value and value is not True]
 
 
 def _status(error: dict[str, Any]) -> int | None:
     """Read the code of an error: a number, a name, or what its words say."""
-    named = [str(error[key]) for key in CODE_KEYS if error.get(key)]
-    for value in named:
+    codes, words = _codes(error), _words(error)
+    for value in codes:
         if re.fullmatch(r'[45]\d\d', value, re.ASCII):
             return int(value)
-    words = _words(error)
     if number := NUMBER_IN_WORDS.search(words):
         return int(number[1])
-    for value in (*named, words):
+    for value in (*codes, words):
         for pattern, status in NAMED_CODES:
             if re.search(pattern, value[:1000], re.IGNORECASE):
                 return status
@@ -193,13 +210,11 @@ def _words(error: dict[str, Any] | None) -> str:
     """Return the message of an error, with that of the server behind a router."""
     if error is None:
         return ''
-    values = [error.get(key) for key in WORDS_KEYS]
-    values += [part for value in values if isinstance(value, dict) for part in value.values()]
+    values = (error.get(key) for key in WORDS_KEYS)
     said = next((value for value in values if isinstance(value, str) and value), '')
-    metadata = error.get('metadata')
-    behind = metadata.get('raw') if isinstance(metadata, dict) else None
+    behind = _as_dict(error.get('metadata')).get('raw')
     said = f'{said}: {behind}' if isinstance(behind, str) else said
-    return said or next((str(error[key]) for key in CODE_KEYS if error.get(key)), '')
+    return said or next(iter(_codes(error)), '')
 
 
 def _storable(text: str) -> str:

@@ -113,19 +113,10 @@ class LlmClient:
             LlmError: it can't be asked, after repeated tries where these make sense.
         """
         with self._at_once:
-            completion, failure = self._complete(prompt)
-            if completion.problem and not self._is_enough(completion):
-                first = completion.problem
-                if not completion.final:
-                    completion, failure = self._complete(prompt, limited=False)
-                if failure is None and not completion.problem:
-                    for limit in LIMITS:  # this model needs more for the next classes too
-                        self._options.pop(limit, None)
-                elif not isinstance(failure, BudgetSpent):
-                    failure = self._no_answer(completion.problem or first, failure)
+            text, failure = self._answer(prompt)
         if failure is not None:  # raised out here: no secret of the original in its context
             raise failure
-        return completion.text
+        return text
 
     def close(self) -> None:
         """Close the connections; requests under way fail."""
@@ -189,6 +180,22 @@ class LlmClient:
         with self._lock:
             self.requests += 1
 
+    def _answer(self, prompt: str) -> tuple[str, LlmError | None]:
+        completion, failure = self._complete(prompt)
+        if failure is not None or self._is_answer(completion):
+            return completion.text, failure
+        problem = completion.problem
+        if not completion.final:
+            completion, failure = self._complete(prompt, limited=False)
+            problem = completion.problem or problem
+            if failure is None and self._is_answer(completion):
+                for limit in LIMITS:  # this model needs more for the next classes too
+                    self._options.pop(limit, None)
+                return completion.text, None
+        if isinstance(failure, BudgetSpent):
+            return '', failure
+        return '', self._no_answer(problem, failure)
+
     def _complete(self, prompt: str, limited: bool = True) -> tuple[Completion, LlmError | None]:
         """Return what the model made of a prompt, or why there is nothing."""
         if self.requests >= self._config.budget:
@@ -238,9 +245,9 @@ class LlmClient:
         if option == 'max_tokens' and LIMITS[1] in said and not ABOUT_CONTEXT.search(said):
             self._options[LIMITS[1]] = MAX_TOKENS
 
-    def _is_enough(self, completion: Completion) -> bool:
-        """Tell whether an answer, cut off, lists more than it was asked for all the same."""
-        return not completion.final and is_long_list(completion.text, self._config.n)
+    def _is_answer(self, completion: Completion) -> bool:
+        """Tell whether this is an answer; one cut off is where more is listed than asked for."""
+        return not completion.problem or is_long_list(completion.text, self._config.n)
 
     def _no_answer(self, problem: str, failure: LlmError | None) -> LlmError:
         advice = ''

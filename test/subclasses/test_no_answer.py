@@ -160,8 +160,13 @@ def test_parts_that_refuse(server, client):
                        'error': {'code': 429, 'message': 'wait'}}]}, r'\(429\): wait', 3),
         ({'choices': [], 'error': {'code': 502, 'message': 'upstream failed'}},
          r'failed \(502\): upstream failed', 3),
+        ({'error': True, 'message': 'busy', 'code': 503.0}, r'\(503\): busy', 3),
+        ({'error': {'error': {'message': 'inner', 'code': 429}}}, r'\(429\): inner', 3),
+        ({'object': 'error', 'message': {'detail': [{'msg': 'deep'}]}, 'code': '402'},
+         r'\(402\): deep', 1),
+        ({'code': '429', 'msg': 'too many'}, r'\(429\): too many', 3),
     ],
-    ids=range(16),
+    ids=range(20),
 )  # fmt: skip
 def test_error_under_status_200_counts_by_its_code(server, resolver, body, message, requests):
     headers = {'Content-Type': 'application/json', 'Retry-After': '0.01'}

@@ -51,6 +51,9 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.heads.append(data.partition(b'\r\n\r\n')[0].decode())
         if self.refusal:
             return client.sendall(self.refusal)
+        if data.startswith(b'CONNECT '):
+            client.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
+            data = b''
         return self.relay(client, data)
 
     def relay(self, client, data):
