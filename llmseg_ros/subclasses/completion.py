@@ -152,6 +152,8 @@ def _problem(text: str, choice: dict[str, Any], message: dict[str, Any]) -> str:
         where = 'before its end' if answer else 'before it began'
         why = 'the length limit' if reason in LENGTH_REASONS else 'within a thought'
         return f'gave an answer that was cut off {where} ({why})'
+    if not reason and answer.startswith(('{', '[')) and not answer.endswith(('}', ']')):
+        return 'gave an answer that was cut off before its end (no reason said)'
     if not answer and (message.get('tool_calls') or message.get('function_call')):
         return 'called a tool instead of answering'
     return '' if answer else 'gave an empty answer'

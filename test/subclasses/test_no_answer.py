@@ -17,6 +17,7 @@ CUT_OFF = {
     'a thought': ('<think>Okay, 1. First, 2. Second,', 'length'),
     'a thought, said to be whole': ('<think>Okay, 1. First, 2. Second,', 'stop'),
     'JSON': ('{"subclasses": ["tabby", "Sia', 'length'),
+    'JSON without a reason': ('{"subclasses": ["tabby", "Sia', None),
     'a list': ('1. tabby\n2. Sia', 'length'),
     'another name of the limit': ('1. tabby\n2. Sia', 'MAX_TOKENS'),
     'withheld': ('1. tab', 'content_filter'),
