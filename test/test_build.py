@@ -218,8 +218,8 @@ def test_setup_misses_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ('name', 'value', 'message'),
     [
-        ('version_info', (3, 9, 1), r'3\.10 to 3\.13 is needed'),
-        ('version_info', (3, 14, 0), r'3\.10 to 3\.13 is needed'),
+        ('version_info', (3, 9, 1), r'3\.10 to 3\.14 is needed'),
+        ('version_info', (3, 15, 0), r'3\.10 to 3\.14 is needed'),
         ('platform', 'darwin', 'native ROS 2'),
     ],
 )
