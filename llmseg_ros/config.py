@@ -237,9 +237,15 @@ class BackgroundConfig:
 class RefineConfig:
     name: str = setting(
         'crf',
-        'mask refinement: all labels together, each against background as published, by torch '
-        'alone, or none; crf and crf_binary need pydensecrf2, else pamr',
+        'mask refinement: all labels together, each against background as published, by the '
+        'nearest colours, or none; crf_binary needs pydensecrf2, else pamr',
         ('crf', 'crf_binary', 'pamr', 'none'),
+    )
+    backend: str = setting(
+        'auto',
+        'crf: by pydensecrf2 on one CPU core, or in torch on any device, on a CPU coarser; auto: '
+        'pydensecrf where the logits lie on the CPU and it is installed',
+        ('auto', 'pydensecrf', 'torch'),
     )
     short_side: int = setting(
         160,

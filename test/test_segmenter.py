@@ -314,10 +314,15 @@ def test_refuse_waiting_finds_what_waits():
         ('share', 'reference', 'names', 'pamr'),
         ('none', 'chils', 'probability', 'none'),
         ('none', 'mean', 'none', 'none'),
+        ('share', 'max', 'threshold', 'crf'),
+        ('none', 'max', 'none', 'crf'),
     ],
 )
-def test_a_frame_waits_for_a_gpu_at_its_end_only(segmenter, gate, fusion, background, refiner):
+def test_a_frame_waits_for_a_gpu_at_its_end_only(
+    segmenter, gate, fusion, background, refiner, monkeypatch
+):
     """From the features to the labels on the GPU; labels and scores are then read at once."""
+    monkeypatch.setattr('llmseg_ros.method.refine.on_host', lambda device: False)
     config = SegmenterConfig(
         gate=GateConfig(gate, hysteresis=0.1),
         fusion=FusionConfig(fusion),

