@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     import torch
 
-# Working size in pixels: memory and time go with its square.
-MOST_PIXELS = 64 * 86  # on a GPU: a short side of 64 at 4:3, a kernel matrix of 60 MB in fp16
+# Working size in pixels: memory and time go with its square. 64 x 114 in fp16 is 106 MB an image.
+MOST_PIXELS = 64 * 114  # on a GPU: a short side of 64 at 16:9
 MOST_PIXELS_CPU = 48 * 64
 BLOCK = 1 << 20  # entries of the kernel matrix computed at a time, which stay in a CPU's cache
 LEAST_EXPONENT = -40.0  # exp() of what underflows is five times slower

@@ -152,6 +152,11 @@ def test_working_size_is_bounded(shape, short_side, expected):
     assert size[0] * size[1] <= 3072
 
 
+@pytest.mark.parametrize('shape', [(480, 640), (720, 1280)])
+def test_on_a_gpu_the_short_side_is_64_to_96(shape):
+    assert 64 <= min(working_size(shape, 160, MOST_PIXELS)) <= 96
+
+
 def test_kernels_shrink_with_the_image():
     config = RefineConfig(gaussian_sxy=3.0, bilateral_sxy=40.0)
     scaled = scale_kernels(config, (480, 640), (48, 64))  # widths are of 160 x 213
