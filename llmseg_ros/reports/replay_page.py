@@ -22,7 +22,7 @@ from llmseg_ros.reports.report_page import (
 from llmseg_ros.reports.tables import percent
 
 if TYPE_CHECKING:
-    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.scores import ReplayScores
 
 VIDEO = 'overlay.mp4'
 
@@ -56,6 +56,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
             'Frames',
             video=VIDEO if recorded.video and summary['complete'] else '',
             poster=recorded.spread[0].overlay(),
+            tables=rejection_tables(summary),
             charts=[changes] if len(frames) > 1 else [],
             galleries=galleries,
         ),
@@ -66,6 +67,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
     note = f'Camera topic {summary["image_topic"]}, mode {summary["mode"]}.'
     if not summary['complete']:
         note += ' Interrupted before the end of the bag.'
+    note = ' '.join([note, *(f'{sentence}.' for sentence in summary['notes'])])
     return render(f'Replay of {summary["dataset"]}', summary, note, facts, sections)
 
 
@@ -105,6 +107,10 @@ def replay_facts(summary: Mapping[str, Any]) -> list[Fact]:
         Fact('frames', f'{summary["frames"]:,}'),
         Fact('classes', str(len(summary['classes']) - 1)),
     ]
+    if summary['rejected_frames']:
+        facts.append(Fact('frames rejected', f'{summary["rejected_frames"]:,}'))
+    if summary['rejected_labels']:
+        facts.append(Fact('label images rejected', f'{summary["rejected_labels"]:,}'))
     if 'live' in summary:
         facts.append(Fact('frames dropped', f'{summary["live"]["frames_dropped"]:,}'))
     if summary['labelled_frames']:
@@ -124,3 +130,8 @@ def live_section(summary: Mapping[str, Any]) -> Section:
     stages = tables.stage_table(live['node']['stages_ms'], 'Time by stage in the node')
     shown = [tables.clock_table(live), stages, tables.count_table(live)]
     return Section('node', 'Node', tables=[table for table in shown if table.rows])
+
+
+def rejection_tables(summary: Mapping[str, Any]) -> list[tables.Table]:
+    """Return which frames and label images could not be used, nothing where all could."""
+    return [tables.rejection_table(summary)] if summary['rejections'] else []

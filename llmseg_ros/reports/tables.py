@@ -156,6 +156,7 @@ def presence_table(summary: Mapping[str, Any]) -> Table:
 def bag_table(bags: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return what holds for each bag of a folder; a bag's name leads to its report."""
     labelled = any(of['labelled_frames'] for of in bags.values())
+    rejected = any(of['rejected_frames'] for of in bags.values())
     rows = []
     for bag, of in bags.items():
         total = of['timing_ms']['total']
@@ -163,13 +164,15 @@ def bag_table(bags: Mapping[str, Mapping[str, Any]]) -> Table:
             [
                 Cell(bag, link=f'./{quote(bag)}/report.html'),
                 count_cell(of['frames']),
+                *([count_cell(of['rejected_frames'])] if rejected else []),
                 *([share_cell(of['miou'], bar=True)] if labelled else []),
                 share_cell(of['changed_pixels']),
                 count_cell(sum(of['presence_changes'].values())),
                 *(Cell(f'{total[key]:.0f}', total[key]) for key in ('p50', 'p95')),
             ]
         )
-    columns = ('bag', 'frames', *(['mIoU'] if labelled else []), 'pixels changed')
+    columns = ('bag', 'frames', *(['rejected'] if rejected else []))
+    columns += (*(['mIoU'] if labelled else []), 'pixels changed')
     return Table('Bags', (*columns, 'appeared or vanished', 'ms p50', 'ms p95'), rows)
 
 
@@ -177,6 +180,27 @@ def problem_table(problems: Mapping[str, str]) -> Table:
     """Return why bags can't be used."""
     rows = [[Cell(bag), Cell(problem)] for bag, problem in problems.items()]
     return Table('Bags that can not be used', ('bag', 'why'), rows)
+
+
+def rejection_table(summary: Mapping[str, Any]) -> Table:
+    """Return which messages of a bag could not be used, and why."""
+    rows = [
+        [
+            Cell(rejected['topic']),
+            *(seconds_cell(rejected[key]) for key in ('recorded', 'stamp')),
+            Cell(rejected['reason']),
+        ]
+        for rejected in summary['rejections']
+    ]
+    total = summary['rejected_frames'] + summary['rejected_labels']
+    note = f'The first {len(rows)} of {total:,}.' if len(rows) < total else ''
+    columns = ('topic', 'recorded at, s', 'stamp, s', 'why')
+    return Table('Messages that can not be used', columns, rows, note)
+
+
+def seconds_cell(nanoseconds: int | None) -> Cell:
+    """Return a time in seconds, a dash where there is none."""
+    return Cell('-') if nanoseconds is None else Cell(f'{nanoseconds / 1e9:.9f}', nanoseconds)
 
 
 def boxes_table(summary: Mapping[str, Any]) -> Table:

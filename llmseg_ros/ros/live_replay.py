@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
 
-from llmseg_ros.bags.reading import BagMessage, message_to_labels, read_messages
-from llmseg_ros.bags.replay import Frame, StampedMessages, Step, frame_stamp, to_frame
+from llmseg_ros.bags.frames import Frame, rejection, to_frame
+from llmseg_ros.bags.reading import Bag, BagMessage, known_types, message_to_labels, opened_bag
+from llmseg_ros.bags.replay import StampedMessages, Step
+from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import (
-    IMAGE_TYPE,
     LABEL_MAP_TOPIC,
     LABELS_TOPIC,
     MASKS_TOPIC,
@@ -73,14 +72,16 @@ class SentFrame:
     """A camera frame of the bag.
 
     Attributes:
-        stamp: in nanoseconds.
+        stamp: that it is sent with, in nanoseconds: one no other frame has.
         time: of its recording, in nanoseconds.
         sent: when it was handed to DDS, nanoseconds of the monotonic clock.
+        number: of the camera's message in the bag, from 0.
     """
 
     stamp: int
     time: int
     sent: int = 0
+    number: int = 0
 
 
 @dataclass
@@ -89,6 +90,7 @@ class Played:
 
     Attributes:
         frames: in the order they were sent.
+        refused: why others were not, by the number of the camera's message.
         begin: when the bag's time `start` was played, nanoseconds of the monotonic clock.
         start: of the bag, in nanoseconds.
         rate: seconds of the bag in a second; None where each frame waited for an answer.
@@ -98,6 +100,7 @@ class Played:
     """
 
     frames: list[SentFrame] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
     begin: int = 0
     start: int = 0
     rate: float | None = None
@@ -120,7 +123,9 @@ class Played:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Played:
         frames = [SentFrame(**frame) for frame in data['frames']]
-        return cls(**{**data, 'frames': frames, 'node': NodeCounts(**data['node'])})
+        refused = {int(number): reason for number, reason in data['refused'].items()}
+        node = NodeCounts(**data['node'])
+        return cls(**{**data, 'frames': frames, 'refused': refused, 'node': node})
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,7 @@ def play(
     say: Callable[[str], None],
     compressed: bool,
     masks: bool,
+    distinct: bool,
     rate: float | None,
 ) -> bool:
     """Play a bag's camera into the node; leave ANSWERS and PLAYED in the folder.
@@ -186,6 +192,7 @@ def play(
         say: called with the number of frames sent.
         compressed: the camera's images are.
         masks: wanted as well as labels.
+        distinct: leave out a frame with the stamp of one before.
         rate: of the bag's clock; None to let each frame wait for the answer before.
 
     Returns:
@@ -199,7 +206,8 @@ def play(
     node_arguments = ['--ros-args', '--params-file', str(folder / PARAMETERS)]
     node_arguments += ['-p', f'node.image_transport:={transport}']
     arguments = [str(bag), '--topic', topic, '--out', str(folder)]
-    arguments += ['--masks'] * masks + ([] if rate is None else ['--rate', str(rate)])
+    arguments += ['--masks'] * masks + ['--distinct'] * distinct
+    arguments += [] if rate is None else ['--rate', str(rate)]
     with ExitStack() as started, interruptible(), isolated_graph() as graph:
         environment = {**os.environ, **graph}
         running = {
@@ -225,35 +233,60 @@ class Answers:
         arrivals: when the labels of a stamp arrived, nanoseconds of the monotonic clock.
     """
 
-    def __init__(self, reader: AnyReader, played: Played) -> None:
+    def __init__(self, bag: Bag, played: Played) -> None:
         def messages(topic: str) -> StampedMessages:
-            return StampedMessages(reader, [c for c in reader.connections if c.topic == topic])
+            return StampedMessages(bag, [c for c in bag.connections if c.topic == topic])
 
-        self._reader = reader
+        self._bag = bag
         self._labels, self._masks = messages(LABELS_TOPIC), messages(MASKS_TOPIC)
         self.played = played
         self.arrivals = self._labels.times
-        self._sent = {frame.stamp: frame.sent for frame in played.frames}
+        self._sent = {frame.number: frame for frame in played.frames}
 
-    def find(self, stamp: int) -> list[BagMessage]:
+    def find(self, number: int) -> list[BagMessage]:
         """Return labels, and masks where they were wanted, of a frame; nothing without answer."""
+        if number not in self._sent:
+            return []
+        stamp = self._sent[number].stamp
         found = (self._labels.find(stamp), self._masks.find(stamp))
         return [message for message in found if message is not None]
 
-    def decode(self, stamp: int, messages: Sequence[BagMessage]) -> Answer:
-        """Return what was found for a stamp."""
+    def decode(self, number: int, stamp: int, messages: Sequence[BagMessage]) -> Answer:
+        """Return what was found for a frame, whose own stamp it is to have."""
+        sent = self._sent[number]
+        labels = next(m for m in messages if m.connection.topic == LABELS_TOPIC)
+        latency_ms = (self.arrivals[sent.stamp] - sent.sent) / 1e6
         raws = {message.connection.topic: message.raw for message in messages}
-        labels: Any = self._reader.deserialize(raws[LABELS_TOPIC], IMAGE_TYPE)
-        latency_ms = (self.arrivals[stamp] - self._sent[stamp]) / 1e6
-        return Answer(message_to_labels(labels), {'answer': latency_ms}, raws)
+        if sent.stamp != stamp:
+            raws = {m.connection.topic: self._restamped(m, stamp) for m in messages}
+        return Answer(
+            message_to_labels(self._bag.deserialize(labels)), {'answer': latency_ms}, raws
+        )
+
+    def was_sent(self, number: int) -> bool:
+        """Tell whether the node was given a frame."""
+        return number in self._sent
 
     def label_map(self) -> bytes | None:
         """Return the last class list the node announced."""
-        connections = [c for c in self._reader.connections if c.topic == LABEL_MAP_TOPIC]
+        connections = [c for c in self._bag.connections if c.topic == LABEL_MAP_TOPIC]
         raw = None
-        for message in read_messages(self._reader, connections):
+        for message in self._bag.messages(connections):
             raw = message.raw
         return raw
+
+    def _restamped(self, message: BagMessage, stamp: int) -> bytes:
+        answer = self._bag.deserialize(message)
+        time = type(answer.header.stamp)(*divmod(stamp, NANOSECONDS))
+        header = dataclasses.replace(answer.header, stamp=time)
+        changed = {'header': header}
+        if message.connection.topic == MASKS_TOPIC:
+            changed['masks'] = [
+                dataclasses.replace(m, mask=dataclasses.replace(m.mask, header=header))
+                for m in answer.masks
+            ]
+        answer = dataclasses.replace(answer, **changed)
+        return bytes(known_types().serialize_cdr(answer, message.connection.msgtype))
 
 
 @contextmanager
@@ -268,12 +301,12 @@ def opened_answers(folder: Path) -> Iterator[Answers]:
         played = Played.from_json(json.loads((folder / PLAYED).read_text(encoding='utf-8')))
     if not played.frames:
         raise KeyboardInterrupt
-    with AnyReader([folder / ANSWERS]) as reader:
-        yield Answers(reader, played)
+    with opened_bag(folder / ANSWERS) as bag:
+        yield Answers(bag, played)
 
 
 def answered_frames(
-    reader: AnyReader,
+    bag: Bag,
     camera: Sequence[Connection],
     others: Sequence[Connection],
     answers: Answers,
@@ -281,24 +314,38 @@ def answered_frames(
 ) -> Iterator[Step[Answer]]:
     """Yield the camera's frames with their answers, and the other messages, by time.
 
-    A frame without an answer is a message like the others.
+    A frame that was dropped is a message like the others.
 
     Raises:
-        BagError: the bag is damaged.
+        BagError: the bag is damaged, so that it does not go on.
     """
-    topics = {connection.topic for connection in camera}
+    ids = {connection.id for connection in camera}
+    refused = answers.played.refused
 
-    def with_answers() -> Iterator[tuple[BagMessage, list[BagMessage]]]:
-        for message in read_messages(reader, [*camera, *others]):  # bags are read on one thread
-            of_camera = message.connection.topic in topics
-            yield message, answers.find(frame_stamp(message, reader.is2)) if of_camera else []
+    def with_answers() -> Iterator[tuple[BagMessage, int | None, list[BagMessage]]]:
+        number = -1
+        for message in bag.messages([*camera, *others]):  # bags are read on one thread
+            if message.connection.id not in ids:
+                yield message, None, []
+                continue
+            number += 1
+            yield message, number, answers.find(number)
 
-    def decode(item: tuple[BagMessage, list[BagMessage]]) -> Step[Answer]:
-        message, found = item
+    def decode(item: tuple[BagMessage, int | None, list[BagMessage]]) -> Step[Answer]:
+        message, number, found = item
+        if number is None:
+            return Step(message)
+        if number in refused:
+            return Step(message, rejection=rejection(message, BagError(refused[number])))
+        if not answers.was_sent(number):
+            return Step(message)
+        try:
+            frame: Frame = to_frame(bag, message)
+        except BagError as error:  # so the node has rejected it
+            return Step(message, rejection=rejection(message, error))
         if not found:
-            return Step(message, None, None)
-        frame: Frame = to_frame(reader, message)
-        return Step(message, frame, answers.decode(frame.stamp, found))
+            return Step(message)
+        return Step(message, frame, answers.decode(number, frame.stamp, found))
 
     yield from map_ahead(decode, with_answers(), workers)
 
@@ -317,7 +364,7 @@ def live_numbers(played: Played, arrivals: Mapping[int, int]) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         'frames_in': len(played.frames),
         'frames_out': len(answered),
-        'frames_dropped': len(played.frames) - len(answered),
+        'frames_dropped': len(played.frames) - len(answered) - played.node.rejected,
         'node': {'frames': dataclasses.asdict(played.node), 'stages_ms': played.stages_ms},
         'wall_clock': {
             'latency_ms': spread_ms(latencies_n),

@@ -16,14 +16,13 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from llmseg_ros.bags.reading import (
-    BagError,
     find_image_connections,
     message_to_labels,
     message_to_rgb,
     opened_bag,
-    read_messages,
 )
-from llmseg_ros.bags.replay import to_frame
+from llmseg_ros.bags.frames import to_frame
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.bags.writing import complete_bag
 from llmseg_ros.cli.main import main
 
@@ -45,7 +44,7 @@ PICTURE = ('/camera/image', IMAGE, image(RGB, 'rgb8'))
 
 def frames_of(path: Path, topic: str = '') -> list[np.ndarray]:
     with opened_bag(path) as reader:
-        messages = read_messages(reader, find_image_connections(reader, topic))
+        messages = reader.messages(find_image_connections(reader, topic))
         return [to_frame(reader, message).rgb for message in messages]
 
 

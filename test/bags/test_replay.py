@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from rosbags.highlevel import AnyReader
 
-from llmseg_ros.bags.replay import ReplayScores
+from llmseg_ros.bags.scores import ReplayScores
 from llmseg_ros.bags.topics import message_types
 from llmseg_ros.demo.received import read_received
 from llmseg_ros.evaluation.metrics import IGNORED

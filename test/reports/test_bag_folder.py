@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from llmseg_ros.bags.replay import ReplayScores, scores_from_record
+from llmseg_ros.bags.scores import ReplayScores, scores_from_record
 from llmseg_ros.evaluation.metrics import class_iou
 from llmseg_ros.reports import bag_folder
 from llmseg_ros.reports.bag_folder import find_bags, is_folder_of_bags

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from llmseg_ros.bags.reading import BagError, find_image_connections, opened_bag
+from llmseg_ros.bags.reading import find_image_connections, opened_bag
 from llmseg_ros.demo.received import read_received
 from llmseg_ros.ros.live_replay import NodeCounts, Played, SentFrame, live_numbers
 
