@@ -101,21 +101,22 @@ def opened_file(path: Path, stack: ExitStack, notes: list[str]) -> Storage:
     Raises:
         BagError: it is of none of them, or damaged.
     """
+    name = path
     try:
         begin = first_bytes(path)
         if begin.startswith(ZSTD_MAGIC):
             path = decompressed(path, stack, notes)
             begin = first_bytes(path)
         if not begin:
-            raise BagError(f'{path} is empty')
+            raise BagError(f'{name} is empty')
         for magic, reader in READERS.items():
             if begin.startswith(magic):
                 storage: Storage = reader(path)
                 stack.callback(storage.close)
                 return storage
     except OSError as error:
-        raise BagError(f'{path} can not be read: {error.strerror or error}') from error
-    raise BagError(f'{path} is no bag: it begins like no MCAP, SQLite or ROS 1 bag file')
+        raise BagError(f'{name} can not be read: {error.strerror or error}') from error
+    raise BagError(f'{name} is no bag: it begins like no MCAP, SQLite or ROS 1 bag file')
 
 
 def first_bytes(path: Path) -> bytes:

@@ -148,10 +148,12 @@ def decompressed_message(connection: Connection, raw: bytes) -> bytes:
     """Return a message without its compression, where it has one: no CDR begins like that."""
     if connection.encoding != 'cdr' or not raw.startswith(ZSTD_MAGIC):
         return raw
+    unpacking = zstandard.ZstdDecompressor().decompressobj()
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(raw)
+        plain = unpacking.decompress(raw)
     except zstandard.ZstdError:
         return raw  # which does not decode: it costs this message
+    return plain if unpacking.eof else raw
 
 
 @contextmanager

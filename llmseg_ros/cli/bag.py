@@ -42,7 +42,7 @@ def info(
         duration = (reader.end_time - reader.start_time) / 1e9
         count, notes = reader.message_count, reader.notes
     print_table(('topic', 'type', 'encoding', 'messages', 'replay'), rows)
-    print(f'{printable(path)}: {count} messages in {duration:.1f} s')
+    print(f'{printable(path)}: {count} messages in {duration:.2f} s')
     for sentence in notes:
         note(sentence)
 

@@ -176,15 +176,6 @@ def test_true_labels_that_do_not_fit(
     assert list(tmp_path.iterdir()) == [bag]  # nothing half-written
 
 
-def test_two_frames_with_one_stamp(
-    replayed: Replayed, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    camera = ('/camera', IMAGE, image(replayed.frames[0], 'rgb8'))
-    bag = write_bag(tmp_path / 'bag', [camera, camera])
-    assert replay(bag, '--classes', '', '--config', fast_config) == 1
-    assert f'two frames of /camera have the stamp {SECOND}' in capsys.readouterr().err
-
-
 def test_results_are_not_written_twice(
     replayed: Replayed, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
