@@ -19,6 +19,7 @@ METADATA = 'metadata.yaml'
 SUFFIXES = ('.mcap', '.db3', '.bag')
 COMPRESSED = ('.zstd', '.zst')
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+LFS_POINTER = b'version https://'
 READERS: dict[bytes, Any] = {
     mcap_file.MAGIC: mcap_file.McapFile,
     sqlite_file.MAGIC: sqlite_file.SqliteFile,
@@ -116,6 +117,8 @@ def opened_file(path: Path, stack: ExitStack, notes: list[str]) -> Storage:
                 return storage
     except OSError as error:
         raise BagError(f'{name} can not be read: {error.strerror or error}') from error
+    if begin.startswith(LFS_POINTER):
+        raise BagError(f'{name} is a pointer of Git LFS, not the file: try `git lfs pull`')
     raise BagError(f'{name} is no bag: it begins like no MCAP, SQLite or ROS 1 bag file')
 
 

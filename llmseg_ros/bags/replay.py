@@ -156,13 +156,15 @@ def replay_frames(
     last: tuple[int, Segmentation] | None = None
     for step in map_ahead(decode, bag.messages([*camera, *others]), workers):
         message, frame = step.message, step.frame
-        if frame is None:
+        if message.connection.id not in ids:
             yield step
             continue
         try:
             stamps.add(message)
         except BagError as error:
-            yield Step(message, rejection=rejection(message, error))
+            step = Step(message, rejection=step.rejection or rejection(message, error))
+        if frame is None or step.rejection:
+            yield step
             continue
         result = segmenter.segment(frame.rgb, previous=frame_before(last, frame.stamp))
         last = frame.stamp, result

@@ -335,13 +335,13 @@ def answered_frames(
         message, number, found = item
         if number is None:
             return Step(message)
-        if number in refused:
-            return Step(message, rejection=rejection(message, BagError(refused[number])))
-        if not answers.was_sent(number):
+        if number not in refused and not answers.was_sent(number):
             return Step(message)
         try:
             frame: Frame = to_frame(bag, message)
-        except BagError as error:  # so the node has rejected it
+            if number in refused:
+                raise BagError(refused[number])
+        except BagError as error:  # so the player has not sent it, or the node rejected it
             return Step(message, rejection=rejection(message, error))
         if not found:
             return Step(message)

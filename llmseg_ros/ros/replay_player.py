@@ -167,9 +167,9 @@ def camera_frames(
     stamps = Stamps(distinct)
     for number, message in enumerate(bag.messages(connections)):
         try:
+            stamp = stamps.add(message)
             decode = to_frame if check else Bag.deserialize
             decode(bag, message)
-            stamp = stamps.add(message)
             sent = SentFrame(stamp, message.time, number=number)
             yield sent, with_stamp(to_cdr(message), stamp)
         except BagError as error:

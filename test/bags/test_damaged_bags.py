@@ -371,7 +371,14 @@ def test_a_bag_of_ros1_without_index(tmp_path: Path) -> None:
         greys(bag)
 
 
-def test_other_files(tmp_path: Path) -> None:
-    (tmp_path / 'bag.mcap').write_text('version https://git-lfs.github.com/spec/v1\n')
-    with pytest.raises(BagError, match='begins like no MCAP, SQLite or ROS 1 bag file'):
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        ('version https://git-lfs.github.com/spec/v1\n', 'is a pointer of Git LFS'),
+        ('topics:', 'begins like no MCAP, SQLite or ROS 1 bag file'),
+    ],
+)
+def test_other_files(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / 'bag.mcap').write_text(content)
+    with pytest.raises(BagError, match=said):
         greys(tmp_path / 'bag.mcap')
