@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmseg_ros.bags.storage import Connection
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.reports.pictures import ReplayRecorder
-    from llmseg_ros.ros.live_replay import Answer
+    from llmseg_ros.ros.answers import Answer
     from llmseg_ros.segmentation import Segmentation
 
 
@@ -125,6 +125,8 @@ def replay_live(
     from llmseg_ros.evaluation.variants import look_up_subclasses
     from llmseg_ros.reports.report import replay_report
     from llmseg_ros.ros import live_replay
+    from llmseg_ros.ros.answers import answered_frames, opened_answers
+    from llmseg_ros.ros.played import live_numbers
 
     settings, _ = look_up_subclasses(settings, names, progress)
     # What the language model has answered is in the store: no answer comes amid the frames.
@@ -142,12 +144,12 @@ def replay_live(
             folder / live_replay.PARAMETERS, config, asked, names, live=rate is not None
         )
         played_all = play(job, folder, rate)
-        with live_replay.opened_answers(folder) as answers:
+        with opened_answers(folder) as answers:
             if job.out and (label_map := answers.label_map()):
                 job.out.write_raw(LABEL_MAP_TOPIC, label_map, job.reader.start_time)
-            steps = live_replay.answered_frames(job.reader, job.camera, job.others, answers)
+            steps = answered_frames(job.reader, job.camera, job.others, answers)
             complete = count_frames(job, steps, scores, write) and played_all
-            live = live_replay.live_numbers(answers.played, answers.arrivals)
+            live = live_numbers(answers.played, answers.arrivals)
     encoder = answers.played.encoder
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
     mode = 'lockstep' if rate is None else 'realtime'

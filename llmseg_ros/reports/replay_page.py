@@ -134,4 +134,29 @@ def live_section(summary: Mapping[str, Any]) -> Section:
 
 def rejection_tables(summary: Mapping[str, Any]) -> list[tables.Table]:
     """Return which frames and label images could not be used, nothing where all could."""
-    return [tables.rejection_table(summary)] if summary['rejections'] else []
+    return [rejection_table(summary)] if summary['rejections'] else []
+
+
+def rejection_table(summary: Mapping[str, Any]) -> tables.Table:
+    """Return which messages of a bag could not be used, and why."""
+    rows = [
+        [
+            tables.Cell(rejected['topic']),
+            *(seconds_cell(rejected[key]) for key in ('recorded', 'stamp')),
+            tables.Cell(rejected['reason']),
+        ]
+        for rejected in summary['rejections']
+    ]
+    total = summary['rejected_frames'] + summary['rejected_labels']
+    note = f'The first {len(rows)} of {total:,}.' if len(rows) < total else ''
+    columns = ('topic', 'recorded at, s', 'stamp, s', 'why')
+    return tables.Table('Messages that can not be used', columns, rows, note)
+
+
+def seconds_cell(nanoseconds: int | None) -> tables.Cell:
+    """Return a time in seconds, a dash where there is none."""
+    return (
+        tables.Cell('-')
+        if nanoseconds is None
+        else tables.Cell(f'{nanoseconds / 1e9:.9f}', nanoseconds)
+    )

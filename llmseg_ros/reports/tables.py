@@ -182,27 +182,6 @@ def problem_table(problems: Mapping[str, str]) -> Table:
     return Table('Bags that can not be used', ('bag', 'why'), rows)
 
 
-def rejection_table(summary: Mapping[str, Any]) -> Table:
-    """Return which messages of a bag could not be used, and why."""
-    rows = [
-        [
-            Cell(rejected['topic']),
-            *(seconds_cell(rejected[key]) for key in ('recorded', 'stamp')),
-            Cell(rejected['reason']),
-        ]
-        for rejected in summary['rejections']
-    ]
-    total = summary['rejected_frames'] + summary['rejected_labels']
-    note = f'The first {len(rows)} of {total:,}.' if len(rows) < total else ''
-    columns = ('topic', 'recorded at, s', 'stamp, s', 'why')
-    return Table('Messages that can not be used', columns, rows, note)
-
-
-def seconds_cell(nanoseconds: int | None) -> Cell:
-    """Return a time in seconds, a dash where there is none."""
-    return Cell('-') if nanoseconds is None else Cell(f'{nanoseconds / 1e9:.9f}', nanoseconds)
-
-
 def boxes_table(summary: Mapping[str, Any]) -> Table:
     """Return how each class's masks lie in its boxes."""
     rows = [

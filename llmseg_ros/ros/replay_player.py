@@ -7,10 +7,9 @@ import contextlib
 import functools
 import json
 import signal
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,14 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from llmseg_ros.bags.frames import Stamps, stamp_at_begin, to_frame
+from llmseg_ros.bags.frames import stamp_at_begin
 from llmseg_ros.bags.reading import (
     COMPRESSED_TYPE,
-    Bag,
-    BagMessage,
     find_image_connections,
     known_types,
     opened_bag,
 )
-from llmseg_ros.bags.storage import BagError, Connection
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.bags.topics import (
     DIAGNOSTICS_TOPIC,
     LABEL_MAP_TOPIC,
@@ -49,7 +46,9 @@ from llmseg_ros.bags.topics import (
 from llmseg_ros.files import replacing
 from llmseg_ros.msg import ClassMaskArray, LabelMap
 from llmseg_ros.ros import qos
-from llmseg_ros.ros.live_replay import ANSWERS, PLAYED, REFUSED, NodeCounts, Played, SentFrame
+from llmseg_ros.ros.frames_to_send import camera_frames, first_good_frame, with_stamp
+from llmseg_ros.ros.live_replay import REFUSED
+from llmseg_ros.ros.played import ANSWERS, PLAYED, NodeCounts, Played, SentFrame
 
 READY_S = 240.0  # to load a model on a machine busy with other things
 ANSWER_S = 120.0  # for one frame, while the node lives and reports neither error nor refusal
@@ -131,64 +130,6 @@ def answers_bag(path: Path) -> Iterator[Writer]:
     writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
     with writer:
         yield writer
-
-
-def first_good_frame(bag: Bag, connections: Sequence[Connection]) -> tuple[SentFrame, bytes]:
-    """Return the first frame of the camera that can be used.
-
-    Raises:
-        BagError: there is none.
-    """
-    refused: dict[int, str] = {}
-    for found in camera_frames(bag, connections, refused, distinct=False, check=True):
-        return found
-    raise BagError(f'none of the {len(refused)} frames can be used: {refused[0]}')
-
-
-def camera_frames(
-    bag: Bag,
-    connections: Sequence[Connection],
-    refused: dict[int, str],
-    distinct: bool,
-    check: bool,
-) -> Iterator[tuple[SentFrame, bytes]]:
-    """Yield the frames of the camera, still to be sent, and what is to be sent.
-
-    Args:
-        bag: to read.
-        connections: of the camera.
-        refused: takes up why other frames are left out, by their number.
-        distinct: leave out a frame with the stamp of one before.
-        check: leave out a frame that the node would reject.
-
-    Raises:
-        BagError: the bag is damaged, so that it does not go on.
-    """
-    stamps = Stamps(distinct)
-    for number, message in enumerate(bag.messages(connections)):
-        try:
-            stamp = stamps.add(message)
-            decode = to_frame if check else Bag.deserialize
-            decode(bag, message)
-            sent = SentFrame(stamp, message.time, number=number)
-            yield sent, with_stamp(to_cdr(message), stamp)
-        except BagError as error:
-            refused[number] = str(error)
-        except struct.error:
-            refused[number] = f'ROS 2 has no stamp of {stamp} ns'
-
-
-def to_cdr(message: BagMessage) -> bytes:
-    """Return a camera message as ROS 2 sends it."""
-    if message.connection.encoding == 'cdr':
-        return message.raw
-    return bytes(known_types().ros1_to_cdr(message.raw, message.connection.msgtype))
-
-
-def with_stamp(raw: bytes, stamp: int) -> bytes:
-    """Return a message, beginning with a header, with another stamp in nanoseconds."""
-    order = '<' if raw[1] else '>'
-    return raw[:4] + struct.pack(f'{order}iI', *divmod(stamp, NANOSECONDS)) + raw[12:]
 
 
 class Player(Node):  # type: ignore[misc]

@@ -21,7 +21,7 @@ import skimage.data
 
 from llmseg_ros.bags.reading import find_image_connections, opened_bag
 from llmseg_ros.demo.received import read_received
-from llmseg_ros.ros.live_replay import NodeCounts, Played, SentFrame, live_numbers
+from llmseg_ros.ros.played import NodeCounts, Played, SentFrame, live_numbers
 
 from ..helpers.bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag
 from ..helpers.commands import replay
@@ -311,7 +311,7 @@ def frames_to_send(bag: Path, distinct: bool = False) -> list[tuple[int, int, An
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import Image
 
-    from llmseg_ros.ros.replay_player import camera_frames
+    from llmseg_ros.ros.frames_to_send import camera_frames
 
     with opened_bag(bag) as reader:
         camera, refused = find_image_connections(reader), {}
