@@ -44,7 +44,7 @@ class Bag:
         connections: of all its files; what they have in common is one.
         start_time: of the first message, in nanoseconds.
         end_time: of the last.
-        is_ros1: whether its messages are of ROS 1.
+        is_ros1: whether all its messages are of ROS 1.
     """
 
     def __init__(self, path: Path, storages: Sequence[Storage], notes: list[str]) -> None:
@@ -82,8 +82,8 @@ class Bag:
 
     @property
     def is_ros1(self) -> bool:
-        """Whether there are messages of ROS 1."""
-        return any(connection.encoding == 'ros1' for connection in self.connections)
+        """Whether all its messages are of ROS 1."""
+        return all(connection.encoding == 'ros1' for connection in self.connections)
 
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None

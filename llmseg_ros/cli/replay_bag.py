@@ -149,7 +149,7 @@ def replay_live(
                 job.out.write_raw(LABEL_MAP_TOPIC, label_map, job.reader.start_time)
             steps = answered_frames(job.reader, job.camera, job.others, answers)
             complete = count_frames(job, steps, scores, write) and played_all
-            live = live_numbers(answers.played, answers.arrivals)
+            live = live_numbers(answers.played, answers.arrivals, len(answers.rejected))
     encoder = answers.played.encoder
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
     mode = 'lockstep' if rate is None else 'realtime'

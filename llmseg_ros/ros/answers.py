@@ -42,6 +42,7 @@ class Answers:
     Attributes:
         played: what was sent.
         arrivals: when the labels of a stamp arrived, nanoseconds of the monotonic clock.
+        rejected: numbers of the frames sent that can't be used, as far as they were looked at.
     """
 
     def __init__(self, bag: Bag, played: Played) -> None:
@@ -52,6 +53,7 @@ class Answers:
         self._labels, self._masks = messages(LABELS_TOPIC), messages(MASKS_TOPIC)
         self.played = played
         self.arrivals = self._labels.times
+        self.rejected: set[int] = set()
         self._sent = {frame.number: frame for frame in played.frames}
 
     def find(self, number: int) -> list[BagMessage]:
@@ -153,6 +155,8 @@ def answered_frames(
             if number in refused:
                 raise BagError(refused[number])
         except BagError as error:  # so the player has not sent it, or the node rejected it
+            if answers.was_sent(number):
+                answers.rejected.add(number)
             return Step(message, rejection=rejection(message, error))
         if not found:
             return Step(message)

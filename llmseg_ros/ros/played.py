@@ -103,12 +103,13 @@ class Played:
         return cls(**{**data, 'frames': frames, 'refused': refused, 'node': node})
 
 
-def live_numbers(played: Played, arrivals: Mapping[int, int]) -> dict[str, Any]:
+def live_numbers(played: Played, arrivals: Mapping[int, int], rejected: int = 0) -> dict[str, Any]:
     """Return how the node fared, each number under the clock that it is in.
 
     Args:
         played: what was sent.
         arrivals: when the labels of a stamp arrived, nanoseconds of the monotonic clock.
+        rejected: how many of what was sent can't be used.
     """
     answered = [frame for frame in played.frames if frame.stamp in arrivals]
     sent_n = np.array([frame.sent for frame in played.frames], np.int64)
@@ -117,7 +118,7 @@ def live_numbers(played: Played, arrivals: Mapping[int, int]) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         'frames_in': len(played.frames),
         'frames_out': len(answered),
-        'frames_dropped': len(played.frames) - len(answered) - played.node.rejected,
+        'frames_dropped': len(played.frames) - len(answered) - rejected,
         'node': {'frames': dataclasses.asdict(played.node), 'stages_ms': played.stages_ms},
         'wall_clock': {
             'latency_ms': spread_ms(latencies_n),
