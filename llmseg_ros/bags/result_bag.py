@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys.store import Typestore
 
-from llmseg_ros.bags.reading import BagError, BagMessage, full_type
-from llmseg_ros.bags.replay import Frame
+from llmseg_ros.bags.frames import Frame
+from llmseg_ros.bags.mcap_writing import McapBag, new_mcap_bag
+from llmseg_ros.bags.reading import Bag, BagMessage
+from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import (
     IMAGE_TYPE,
     LABEL_MAP_TOPIC,
@@ -36,22 +35,22 @@ LABEL_MAP_TYPE = 'llmseg_ros/msg/LabelMap'
 class ResultBag:
     """Write messages as they were and results as the node would publish them."""
 
-    def __init__(self, writer: Writer, reader: AnyReader) -> None:
+    def __init__(self, written: McapBag, bag: Bag) -> None:
         """Announce all topics in the new bag.
 
         Raises:
             BagError: the old bag is of ROS 1, or has results already.
         """
-        if not reader.is2:
+        if bag.is_ros1:
             raise BagError('--out takes bags of ROS 2: convert this one with rosbags-convert first')
-        self._writer = writer
-        self._types = message_types()
-        self._connections = {c.id: self._copy(c, reader.typestore) for c in reader.connections}
-        taken = {c.topic for c in reader.connections} & {LABELS_TOPIC, MASKS_TOPIC, LABEL_MAP_TOPIC}
+        taken = {c.topic for c in bag.connections} & {LABELS_TOPIC, MASKS_TOPIC, LABEL_MAP_TOPIC}
         if taken:
             raise BagError(f'the bag has a topic {sorted(taken)[0]} already')
+        self._written = written
+        self._types = message_types()
+        self._numbers = {c.id: written.add(self._described(c)) for c in bag.connections}
         self._results = {
-            topic: writer.add_connection(topic, kind, typestore=self._types)
+            topic: written.add(self._described(Connection(0, topic, kind, 'cdr', 0)))
             for topic, kind in (
                 (LABELS_TOPIC, IMAGE_TYPE),
                 (MASKS_TOPIC, MASKS_TYPE),
@@ -59,24 +58,27 @@ class ResultBag:
             )
         }
 
-    def _copy(self, connection: Connection, types: Typestore) -> Connection:
-        kind = full_type(connection)
-        extra: Any = connection.ext
-        return self._writer.add_connection(
-            connection.topic,
-            kind,
-            typestore=types,
-            offered_qos_profiles=extra.offered_qos_profiles,
+    def _described(self, connection: Connection) -> Connection:
+        """Return a connection with the definition of its type, where only the bag lacks it."""
+        kind = connection.msgtype
+        if connection.definition or connection.encoding != 'cdr' or kind not in self._types.types:
+            return connection
+        definition, _ = self._types.generate_msgdef(kind, ros_version=2)
+        metadata = {**connection.metadata, 'topic_type_hash': self._types.hash_rihs01(kind)}
+        return replace(
+            connection,
+            definition=definition.encode(),
+            definition_encoding='ros2msg',
+            metadata=metadata,
         )
 
     def write_message(self, message: BagMessage) -> None:
         """Write a message of the old bag."""
-        connection = self._connections[message.connection.id]
-        self._writer.write(connection, message.time, message.raw)
+        self._written.write(self._numbers[message.connection.id], message.time, message.raw)
 
     def write_raw(self, topic: str, raw: bytes | memoryview, time: int) -> None:
         """Write a result as the node sent it."""
-        self._writer.write(self._results[topic], time, raw)
+        self._written.write(self._results[topic], time, raw)
 
     def write_label_map(self, vocabulary: Vocabulary, time: int) -> None:
         """Write the class list in force."""
@@ -149,17 +151,14 @@ class ResultBag:
 
 
 @contextmanager
-def result_bag(path: Path, reader: AnyReader) -> Iterator[ResultBag]:
+def result_bag(path: Path, bag: Bag) -> Iterator[ResultBag]:
     """Open a new bag for results; it has its name only once it is complete.
 
     Raises:
         BagError: the name is taken, the old bag can't be copied, or the disk is full.
     """
     try:
-        with (
-            complete_bag(path) as partial,
-            Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
-        ):
-            yield ResultBag(writer, reader)
+        with complete_bag(path) as partial, new_mcap_bag(partial) as written:
+            yield ResultBag(written, bag)
     except OSError as error:
         raise BagError(f'{path} can not be written: {error.strerror or error}') from error

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from llmseg_ros.bags.reading import COMPRESSED_TYPE, BagError
+from llmseg_ros.bags.reading import COMPRESSED_TYPE
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.bags.topics import FRAME_ID, IMAGE_TOPIC, IMAGE_TYPE, NANOSECONDS
 
 

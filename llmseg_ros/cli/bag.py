@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmseg_ros.cli.common import CommandError, print_table, printable, track
+from llmseg_ros.cli.common import CommandError, note, print_table, printable, track
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from llmseg_ros.bags.storage import Connection
 
 bag = typer.Typer(
     help='Look into bags, and make bags of image files.', no_args_is_help=True, add_completion=False
@@ -24,19 +26,37 @@ def info(
         Path, typer.Argument(metavar='BAG', help='A rosbag2 folder, or a .mcap, .db3 or .bag file.')
     ],
 ) -> None:
-    """Print the topics of a bag.
+    """Print the topics of a bag: type, encoding, messages, and what replay does with them.
 
     \b
     Example:
       llmseg bag info office.mcap
     """
-    from llmseg_ros.bags.reading import full_type, opened_bag
+    from llmseg_ros.bags.reading import opened_bag
 
     with opened_bag(path) as reader:
-        rows = sorted((c.topic, full_type(c), c.msgcount) for c in reader.connections)
-        duration, count = reader.duration / 1e9, reader.message_count
-    print_table(('topic', 'type', 'messages'), rows)
-    print(f'{printable(path)}: {count} messages in {duration:.1f} s')
+        rows = sorted(
+            (c.topic, c.msgtype or '-', c.encoding or '-', c.msgcount, what_it_is_for(c))
+            for c in reader.connections
+        )
+        duration = (reader.end_time - reader.start_time) / 1e9
+        count, notes = reader.message_count, reader.notes
+    print_table(('topic', 'type', 'encoding', 'messages', 'replay'), rows)
+    print(f'{printable(path)}: {count} messages in {duration:.2f} s')
+    for sentence in notes:
+        note(sentence)
+
+
+def what_it_is_for(connection: Connection) -> str:
+    """Return what replay does with a topic."""
+    from llmseg_ros.bags.reading import COMPRESSED_TYPE, IN_ROS
+    from llmseg_ros.bags.topics import IMAGE_TYPE
+
+    if connection.encoding not in IN_ROS:
+        return 'not read, no ROS message; --out copies it'
+    if connection.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE):
+        return 'images'
+    return 'not read; --out copies it'
 
 
 @bag.command()

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from llmseg_ros.cli.common import CommandError, progress, waiting
 
 if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-    from rosbags.interfaces import Connection
-
-    from llmseg_ros.bags.replay import ReplayScores, Step, TrueLabels
+    from llmseg_ros.bags.reading import Bag
+    from llmseg_ros.bags.replay import Step, TrueLabels
     from llmseg_ros.bags.result_bag import ResultBag
+    from llmseg_ros.bags.scores import ReplayScores
+    from llmseg_ros.bags.storage import Connection
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.reports.pictures import ReplayRecorder
-    from llmseg_ros.ros.live_replay import Answer
+    from llmseg_ros.ros.answers import Answer
     from llmseg_ros.segmentation import Segmentation
 
 
@@ -49,7 +49,7 @@ class Job:
     """
 
     bag: Path
-    reader: AnyReader
+    reader: Bag
     camera: Sequence[Connection]
     truth: TrueLabels | None
     out: ResultBag | None
@@ -60,7 +60,7 @@ class Job:
         """The connections whose messages go into the new bag as they are."""
         if self.out is None:
             return []
-        return [c for c in self.reader.connections if c.topic != self.camera[0].topic]
+        return [c for c in self.reader.connections if c not in self.camera]
 
 
 def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) -> dict[str, Any]:
@@ -68,10 +68,11 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
 
     Raises:
         SubclassesError: the language model gave no answer.
-        BagError: a frame or its true labels can't be used.
+        BagError: no frame can be used, or no true labels.
         Interrupted: by Ctrl-C, after some frames.
     """
-    from llmseg_ros.bags.replay import ReplayScores, replay_frames
+    from llmseg_ros.bags.replay import replay_frames
+    from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.evaluation.variants import load_with_known, look_up_subclasses
     from llmseg_ros.reports.report import offline_report
 
@@ -86,20 +87,22 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
         if step.frame and step.result:
             out.write_result(step.frame, step.result, step.message.time)
 
-    steps = replay_frames(job.reader, job.camera, job.others, segmenter)
+    distinct = job.truth is not None
+    steps = replay_frames(job.reader, job.camera, job.others, segmenter, distinct)
     begin = time.perf_counter()
     complete = count_frames(job, steps, scores, write)
     wall_s = time.perf_counter() - begin
     topic = job.camera[0].topic
-    return checked(offline_report(job.bag.stem, topic, segmenter, scores, wall_s, complete))
+    return checked(job, offline_report(job.bag.stem, topic, segmenter, scores, wall_s, complete))
 
 
-def checked(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a summary that is complete.
+def checked(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary that is complete, with what is to be said about the bag.
 
     Raises:
         Interrupted: it is not.
     """
+    summary = {**summary, 'notes': job.reader.notes}
     if not summary['complete']:
         raise Interrupted(summary)
     return summary
@@ -114,14 +117,16 @@ def replay_live(
         SubclassesError: the language model gave no answer.
         LiveReplayError: the node failed.
         CommandError: it answered nothing.
-        BagError: a frame or its true labels can't be used.
+        BagError: no frame can be used, or no true labels.
         Interrupted: by Ctrl-C, after some frames.
     """
-    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
     from llmseg_ros.evaluation.variants import look_up_subclasses
     from llmseg_ros.reports.report import replay_report
     from llmseg_ros.ros import live_replay
+    from llmseg_ros.ros.answers import answered_frames, opened_answers
+    from llmseg_ros.ros.played import live_numbers
 
     settings, _ = look_up_subclasses(settings, names, progress)
     # What the language model has answered is in the store: no answer comes amid the frames.
@@ -139,16 +144,16 @@ def replay_live(
             folder / live_replay.PARAMETERS, config, asked, names, live=rate is not None
         )
         played_all = play(job, folder, rate)
-        with live_replay.opened_answers(folder) as answers:
+        with opened_answers(folder) as answers:
             if job.out and (label_map := answers.label_map()):
                 job.out.write_raw(LABEL_MAP_TOPIC, label_map, job.reader.start_time)
-            steps = live_replay.answered_frames(job.reader, job.camera, job.others, answers)
+            steps = answered_frames(job.reader, job.camera, job.others, answers)
             complete = count_frames(job, steps, scores, write) and played_all
-            live = live_replay.live_numbers(answers.played, answers.arrivals)
+            live = live_numbers(answers.played, answers.arrivals, len(answers.rejected))
     encoder = answers.played.encoder
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
     mode = 'lockstep' if rate is None else 'realtime'
-    return checked(summary | {'mode': mode, 'complete': complete, 'live': live})
+    return checked(job, summary | {'mode': mode, 'complete': complete, 'live': live})
 
 
 def play(job: Job, folder: Path, rate: float | None) -> bool:
@@ -157,7 +162,7 @@ def play(job: Job, folder: Path, rate: float | None) -> bool:
     Raises:
         LiveReplayError: the node or the player failed.
     """
-    from llmseg_ros.bags.reading import COMPRESSED_TYPE, full_type
+    from llmseg_ros.bags.reading import COMPRESSED_TYPE
     from llmseg_ros.ros import live_replay
 
     total, done = sum(connection.msgcount for connection in job.camera), 0
@@ -170,9 +175,16 @@ def play(job: Job, folder: Path, rate: float | None) -> bool:
                 done += 1
 
         camera = job.camera[0]
-        compressed = full_type(camera) == COMPRESSED_TYPE
-        wants_masks = job.out is not None
-        return live_replay.play(job.bag, camera.topic, folder, say, compressed, wants_masks, rate)
+        return live_replay.play(
+            job.bag,
+            camera.topic,
+            folder,
+            say,
+            compressed=camera.msgtype == COMPRESSED_TYPE,
+            masks=job.out is not None,
+            distinct=job.truth is not None,
+            rate=rate,
+        )
 
 
 def count_frames(
@@ -184,7 +196,7 @@ def count_frames(
     """Count the frames into `scores` and write the new bag; return whether all could be.
 
     Raises:
-        BagError: a frame or its true labels can't be used.
+        BagError: no frame can be used, or no true labels.
         CommandError: no frame was answered.
         KeyboardInterrupt: before the first was done.
     """

@@ -40,7 +40,7 @@ def replay_folder(
         RecordsError: what is to be resumed was made with other settings.
         ScaleOutError: the cluster can't be used.
     """
-    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.evaluation.variants import look_up_subclasses
     from llmseg_ros.reports.bag_folder import FolderScores, folder_report, read_result
     from llmseg_ros.reports.replay_page import folder_page
@@ -78,7 +78,7 @@ def look_through(task: FolderReplay, problems: dict[str, str]) -> dict[str, int]
     Raises:
         CommandError: none of them can be used.
     """
-    from llmseg_ros.bags.reading import BagError
+    from llmseg_ros.bags.storage import BagError
     from llmseg_ros.reports.bag_folder import count_frames, find_bags
 
     frames = {}
@@ -148,8 +148,8 @@ def count_bags(
         try:
             for result in replay_bags(bags, advance):
                 scores.add(result)
-                if result.problem:
-                    note(f'{result.bag}: {result.problem}')
+                for sentence in (*result.notes, *([result.problem] if result.problem else [])):
+                    note(f'{result.bag}: {sentence}')
         except KeyboardInterrupt:
             return True
     return False
@@ -161,8 +161,9 @@ def print_folder(summary: Mapping[str, Any]) -> None:
     for bag, of in summary['bags'].items():
         total = of['timing_ms']['total']
         shares = (percent(of['changed_pixels']), percent(of['miou']))
-        rows.append((bag, of['frames'], total['p50'], total['p95'], *shares))
-    columns = ('bag', 'frames', 'ms p50', 'ms p95', 'changed pixels %', 'mIoU %')
+        frames = (of['frames'], of['rejected_frames'])
+        rows.append((bag, *frames, total['p50'], total['p95'], *shares))
+    columns = ('bag', 'frames', 'rejected', 'ms p50', 'ms p95', 'changed pixels %', 'mIoU %')
     width = len(columns) - (not summary['labelled_frames'])
     print_table(columns[:width], [row[:width] for row in rows])
     print_summary(summary)

@@ -7,6 +7,8 @@ from typing import Any
 
 from llmseg_ros.cli.common import percent, print_table, printable
 
+SHOWN = 5  # messages that could not be used; the report has more
+
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """Print a line per class, and what holds for the whole bag."""
@@ -35,8 +37,24 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             f'{summary["labelled_frames"]} frames with true labels: '
             f'mIoU {percent(summary["miou"])}, pixel accuracy {percent(summary["pixel_accuracy"])}'
         )
+    print_rejections(summary)
     if 'live' in summary:
         print_live(summary['live'])
+
+
+def print_rejections(summary: Mapping[str, Any]) -> None:
+    """Print how many messages could not be used, the first of them, and what else was odd."""
+    frames, labels = summary['rejected_frames'], summary['rejected_labels']
+    if frames:
+        print(f'rejected: {frames} of {frames + summary["frames"]} frames')
+    if labels:
+        print(f'rejected: {labels} label images')
+    for rejected in summary.get('rejections', ())[:SHOWN]:
+        stamp = rejected['stamp']
+        when = f'recorded at {rejected["recorded"]}' if stamp is None else f'stamp {stamp}'
+        print(f'  {printable(rejected["topic"])}, {when}: {printable(rejected["reason"])}')
+    for sentence in summary.get('notes', ()):
+        print(printable(sentence))
 
 
 def print_live(live: dict[str, Any]) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader
 
+from llmseg_ros.bags.reading import opened_bag
 from llmseg_ros.bags.topics import (
     DIAGNOSTICS_TOPIC,
     LABEL_MAP_TOPIC,
     LABELS_TOPIC,
     MASKS_TOPIC,
     NANOSECONDS,
+    RECEIVED_TYPES,
 )
 
 
@@ -44,9 +45,10 @@ class Received:
 def read_received(path: Path) -> Received:
     """Read the bag of received labels, masks, label maps and diagnostics."""
     received = Received()
-    with AnyReader([path]) as reader:
-        for connection, arrival, raw in reader.messages():
-            message: Any = reader.deserialize(raw, connection.msgtype)
+    with opened_bag(path) as bag:
+        for found in bag.messages([c for c in bag.connections if c.topic in RECEIVED_TYPES]):
+            connection, arrival, _ = found
+            message = bag.deserialize(found)
             if connection.topic == LABEL_MAP_TOPIC:
                 received.names.update({entry.id: entry.name for entry in message.classes})
             elif connection.topic == MASKS_TOPIC:
@@ -64,10 +66,11 @@ def read_received(path: Path) -> Received:
 def read_camera_frames(path: Path, stamps: Container[int]) -> dict[int, NDArray[np.uint8]]:
     """Return the camera frames with these stamps, each (H, W, 3) uint8 RGB."""
     frames = {}
-    with AnyReader([path]) as reader:
-        for connection, stamp, raw in reader.messages():
+    with opened_bag(path) as bag:
+        for found in bag.messages(bag.connections):
+            stamp = found.time
             if stamp in stamps:
-                message: Any = reader.deserialize(raw, connection.msgtype)
+                message = bag.deserialize(found)
                 frames[stamp] = message.data.reshape(message.height, message.width, 3)
     return frames
 

@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmseg_ros.bags.reading import BagError, find_image_connections, opened_bag
-from llmseg_ros.bags.replay import (
-    ReplayScores,
-    TrueLabels,
-    count_steps,
-    replay_frames,
-    scores_from_record,
-)
+from llmseg_ros.bags.files import METADATA, is_bag_file, is_one_recording
+from llmseg_ros.bags.reading import find_image_connections, opened_bag
+from llmseg_ros.bags.replay import TrueLabels, count_steps, replay_frames
+from llmseg_ros.bags.scores import ReplayScores, scores_from_record
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation.records import RecordsError, digest
 from llmseg_ros.evaluation.variants import Known, load_with_known
@@ -32,7 +29,6 @@ from llmseg_ros.reports.report import frames_report, offline_report, replay_repo
 if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter
 
-SUFFIXES = ('.mcap', '.db3', '.bag')
 SCORES = 'scores.json'  # beside the report on a bag: what --resume goes on from
 
 
@@ -44,12 +40,14 @@ class BagResult(NamedTuple):
         topic: of the camera.
         scores: of its frames, None where it can't be used.
         problem: why, in a sentence.
+        notes: a sentence each on what of it could not be read.
     """
 
     bag: str
     topic: str
     scores: ReplayScores | None
     problem: str = ''
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,18 +112,23 @@ def find_bags(folder: Path) -> list[str]:
     """Return the paths of the bags below a folder, sorted: rosbag2 folders and single files."""
     found: list[str] = []
     for parent, folders, names in os.walk(folder):
-        if 'metadata.yaml' in names:
+        if is_bag_folder(Path(parent)):
             folders.clear()
             found.append(parent)
             continue
         folders[:] = [name for name in folders if not name.startswith('.')]
-        found += (os.path.join(parent, name) for name in names if Path(name).suffix in SUFFIXES)
+        found += (os.path.join(parent, name) for name in names if is_bag_file(name))
     return sorted(Path(path).relative_to(folder).as_posix() for path in found)
+
+
+def is_bag_folder(path: Path) -> bool:
+    """Tell whether a folder is one bag, by what the recorder has left in it."""
+    return (path / METADATA).exists() or is_one_recording(path)
 
 
 def is_folder_of_bags(path: Path) -> bool:
     """Tell a folder of bags from a bag, which may be a folder itself."""
-    if not path.is_dir() or (path / 'metadata.yaml').exists():
+    if not path.is_dir() or is_bag_folder(path):
         return False
     bags = find_bags(path)
     return len(bags) > 1 or any('/' in bag for bag in bags)
@@ -169,21 +172,24 @@ def replay_one(
             total = sum(connection.msgcount for connection in camera)
             recording = replay_recorder(folder, task.classes, total, task.video)
             recorder = stack.enter_context(recording)
-            steps = replay_frames(reader, camera, (), segmenter)
+            distinct = truth is not None
+            steps = replay_frames(reader, camera, (), segmenter, distinct)
             for _ in count_steps(steps, truth, scores, show=recorder.add):
                 on_frame()
+            notes = reader.notes
     except BagError as error:
         return BagResult(bag, '', None, str(error))
     topic, wall_s = camera[0].topic, time.perf_counter() - begin
-    summary = offline_report(bag, topic, segmenter, scores, wall_s)
+    summary = {**offline_report(bag, topic, segmenter, scores, wall_s), 'notes': notes}
     write_report(folder, summary, replay_page(summary, recorder))
     record = {
         'settings': task.settings(bag, segmenter.encoder.name),
         'topic': topic,
+        'notes': notes,
         'scores': scores.to_record(),
     }
     write_json(folder / SCORES, record, indent=None)
-    return BagResult(bag, topic, scores)
+    return BagResult(bag, topic, scores, notes=tuple(notes))
 
 
 def read_result(task: FolderReplay, bag: str, encoder: str) -> BagResult | None:
@@ -196,6 +202,7 @@ def read_result(task: FolderReplay, bag: str, encoder: str) -> BagResult | None:
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
         settings, topic = record['settings'], str(record['topic'])
+        notes = tuple(map(str, record['notes']))
         scores = scores_from_record(['background', *task.classes], record['scores'])
     except FileNotFoundError:
         return None
@@ -206,7 +213,7 @@ def read_result(task: FolderReplay, bag: str, encoder: str) -> BagResult | None:
             f'{path} was made with other settings, classes or data: '
             'leave out --resume, or choose another --report folder'
         )
-    return BagResult(bag, topic, scores)
+    return BagResult(bag, topic, scores, notes=notes)
 
 
 @dataclass
@@ -229,7 +236,11 @@ class FolderScores:
             self.problems[result.bag] = result.problem
             return
         self.total.merge(result.scores)
-        self.bags[result.bag] = {'image_topic': result.topic, **frames_report(result.scores)}
+        self.bags[result.bag] = {
+            'image_topic': result.topic,
+            'notes': list(result.notes),
+            **frames_report(result.scores),
+        }
 
 
 def folder_report(
@@ -239,6 +250,7 @@ def folder_report(
     topics = sorted({bag['image_topic'] for bag in scores.bags.values()})
     name = task.folder.resolve().name
     summary = replay_report(name, ', '.join(topics), encoder, task.config, scores.total)
+    summary.pop('rejections')  # each bag has its own
     return {
         **summary,
         'mode': 'offline',

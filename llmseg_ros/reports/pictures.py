@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from llmseg_ros.bags.replay import Frame, Labelled
+from llmseg_ros.bags.frames import Frame
+from llmseg_ros.bags.scores import Labelled
 from llmseg_ros.classes import clean_names
 from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset, read_rgb, read_sample

@@ -22,7 +22,7 @@ from llmseg_ros.reports.report_page import (
 from llmseg_ros.reports.tables import percent
 
 if TYPE_CHECKING:
-    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.scores import ReplayScores
 
 VIDEO = 'overlay.mp4'
 
@@ -56,6 +56,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
             'Frames',
             video=VIDEO if recorded.video and summary['complete'] else '',
             poster=recorded.spread[0].overlay(),
+            tables=rejection_tables(summary),
             charts=[changes] if len(frames) > 1 else [],
             galleries=galleries,
         ),
@@ -66,6 +67,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
     note = f'Camera topic {summary["image_topic"]}, mode {summary["mode"]}.'
     if not summary['complete']:
         note += ' Interrupted before the end of the bag.'
+    note = ' '.join([note, *(f'{sentence}.' for sentence in summary['notes'])])
     return render(f'Replay of {summary["dataset"]}', summary, note, facts, sections)
 
 
@@ -105,6 +107,10 @@ def replay_facts(summary: Mapping[str, Any]) -> list[Fact]:
         Fact('frames', f'{summary["frames"]:,}'),
         Fact('classes', str(len(summary['classes']) - 1)),
     ]
+    if summary['rejected_frames']:
+        facts.append(Fact('frames rejected', f'{summary["rejected_frames"]:,}'))
+    if summary['rejected_labels']:
+        facts.append(Fact('label images rejected', f'{summary["rejected_labels"]:,}'))
     if 'live' in summary:
         facts.append(Fact('frames dropped', f'{summary["live"]["frames_dropped"]:,}'))
     if summary['labelled_frames']:
@@ -124,3 +130,33 @@ def live_section(summary: Mapping[str, Any]) -> Section:
     stages = tables.stage_table(live['node']['stages_ms'], 'Time by stage in the node')
     shown = [tables.clock_table(live), stages, tables.count_table(live)]
     return Section('node', 'Node', tables=[table for table in shown if table.rows])
+
+
+def rejection_tables(summary: Mapping[str, Any]) -> list[tables.Table]:
+    """Return which frames and label images could not be used, nothing where all could."""
+    return [rejection_table(summary)] if summary['rejections'] else []
+
+
+def rejection_table(summary: Mapping[str, Any]) -> tables.Table:
+    """Return which messages of a bag could not be used, and why."""
+    rows = [
+        [
+            tables.Cell(rejected['topic']),
+            *(seconds_cell(rejected[key]) for key in ('recorded', 'stamp')),
+            tables.Cell(rejected['reason']),
+        ]
+        for rejected in summary['rejections']
+    ]
+    total = summary['rejected_frames'] + summary['rejected_labels']
+    note = f'The first {len(rows)} of {total:,}.' if len(rows) < total else ''
+    columns = ('topic', 'recorded at, s', 'stamp, s', 'why')
+    return tables.Table('Messages that can not be used', columns, rows, note)
+
+
+def seconds_cell(nanoseconds: int | None) -> tables.Cell:
+    """Return a time in seconds, a dash where there is none."""
+    return (
+        tables.Cell('-')
+        if nanoseconds is None
+        else tables.Cell(f'{nanoseconds / 1e9:.9f}', nanoseconds)
+    )

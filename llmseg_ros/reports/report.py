@@ -19,7 +19,7 @@ from llmseg_ros.evaluation.versions import versions
 from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
-    from llmseg_ros.bags.replay import ReplayScores
+    from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.segmenter import Segmenter
 
@@ -156,6 +156,9 @@ def frames_report(scores: ReplayScores) -> dict[str, Any]:
     changed = scores.changed / scores.compared if scores.compared else float('nan')
     return {
         'frames': scores.frames,
+        'rejected_frames': scores.rejected,
+        'rejected_labels': scores.rejected_labels,
+        'rejections': [rejection._asdict() for rejection in scores.rejections],
         'labelled_frames': scores.labelled,
         'miou': number(metrics.mean_iou(confusion)),
         'pixel_accuracy': number(metrics.pixel_accuracy(confusion)),

@@ -156,6 +156,7 @@ def presence_table(summary: Mapping[str, Any]) -> Table:
 def bag_table(bags: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return what holds for each bag of a folder; a bag's name leads to its report."""
     labelled = any(of['labelled_frames'] for of in bags.values())
+    rejected = any(of['rejected_frames'] for of in bags.values())
     rows = []
     for bag, of in bags.items():
         total = of['timing_ms']['total']
@@ -163,13 +164,15 @@ def bag_table(bags: Mapping[str, Mapping[str, Any]]) -> Table:
             [
                 Cell(bag, link=f'./{quote(bag)}/report.html'),
                 count_cell(of['frames']),
+                *([count_cell(of['rejected_frames'])] if rejected else []),
                 *([share_cell(of['miou'], bar=True)] if labelled else []),
                 share_cell(of['changed_pixels']),
                 count_cell(sum(of['presence_changes'].values())),
                 *(Cell(f'{total[key]:.0f}', total[key]) for key in ('p50', 'p95')),
             ]
         )
-    columns = ('bag', 'frames', *(['mIoU'] if labelled else []), 'pixels changed')
+    columns = ('bag', 'frames', *(['rejected'] if rejected else []))
+    columns += (*(['mIoU'] if labelled else []), 'pixels changed')
     return Table('Bags', (*columns, 'appeared or vanished', 'ms p50', 'ms p95'), rows)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image
 
+from llmseg_ros.bags.reading import opened_bag
 from llmseg_ros.bags.topics import CLASSES_TOPIC, IMAGE_TOPIC, LABEL_MAP_TOPIC, LABELS_TOPIC
 from llmseg_ros.msg import ClassList, LabelMap
 
@@ -86,9 +86,9 @@ class Camera(Node):
             When each image went out, by its time in the bag, both in nanoseconds.
         """
         sent: dict[int, int] = {}
-        with AnyReader([bag]) as reader:
+        with opened_bag(bag) as reader:
             begin = time.monotonic()
-            for index, (_, stamp, raw) in enumerate(reader.messages()):
+            for index, (_, stamp, raw) in enumerate(reader.messages(reader.connections)):
                 if index == reader.message_count // 2:
                     self.announce(later_names)
                 due = begin + (stamp - reader.start_time) / 1e9

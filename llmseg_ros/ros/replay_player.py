@@ -7,10 +7,9 @@ import contextlib
 import functools
 import json
 import signal
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,19 @@ from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection as Written
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys.store import Typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from llmseg_ros.bags.frames import stamp_at_begin
 from llmseg_ros.bags.reading import (
     COMPRESSED_TYPE,
-    BagError,
-    BagMessage,
     find_image_connections,
-    full_type,
+    known_types,
     opened_bag,
-    read_messages,
 )
-from llmseg_ros.bags.replay import deserialize_image, frame_stamp, refuse_second
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.bags.topics import (
     DIAGNOSTICS_TOPIC,
     LABEL_MAP_TOPIC,
@@ -47,12 +42,13 @@ from llmseg_ros.bags.topics import (
     MASKS_TOPIC,
     NANOSECONDS,
     RECEIVED_TYPES,
-    message_types,
 )
 from llmseg_ros.files import replacing
 from llmseg_ros.msg import ClassMaskArray, LabelMap
 from llmseg_ros.ros import qos
-from llmseg_ros.ros.live_replay import ANSWERS, PLAYED, REFUSED, NodeCounts, Played, SentFrame
+from llmseg_ros.ros.frames_to_send import camera_frames, first_good_frame, with_stamp
+from llmseg_ros.ros.live_replay import REFUSED
+from llmseg_ros.ros.played import ANSWERS, PLAYED, NodeCounts, Played, SentFrame
 
 READY_S = 240.0  # to load a model on a machine busy with other things
 ANSWER_S = 120.0  # for one frame, while the node lives and reports neither error nor refusal
@@ -62,6 +58,7 @@ TICK_S = 0.01  # between two times on /clock
 ON_THE_WAY_S = 0.3  # for a message to arrive
 TELL_S = 0.2  # between two lines of how far it is
 WARM_UP_AHEAD_NS = 3600 * NANOSECONDS
+LAST_STAMP_NS = ((1 << 31) - 1) * NANOSECONDS
 FRAMES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)  # any subscriber may have it
 ANSWER_QUEUE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 CLASSES = {LABELS_TOPIC: Image, MASKS_TOPIC: ClassMaskArray, LABEL_MAP_TOPIC: LabelMap}
@@ -82,10 +79,11 @@ def main() -> None:
     parser.add_argument('--topic', required=True, help='of the camera')
     parser.add_argument('--out', type=Path, required=True, help='folder for the answers')
     parser.add_argument('--masks', action='store_true', help='record the masks too')
+    parser.add_argument('--distinct', action='store_true', help='leave out repeated stamps')
     parser.add_argument('--rate', type=float, help='of the bag; else each frame waits its turn')
     arguments = parser.parse_args()
     try:
-        play_bag(arguments.bag, arguments.topic, arguments.out, arguments.masks, arguments.rate)
+        play_bag(**vars(arguments))
     except (PlayError, BagError) as error:
         print(' '.join(str(error).split()), file=sys.stderr)
         sys.exit(REFUSED)
@@ -97,23 +95,30 @@ def main() -> None:
         sys.exit(REFUSED)
 
 
-def play_bag(path: Path, topic: str, folder: Path, masks: bool, rate: float | None) -> None:
+def play_bag(
+    bag: Path, topic: str, out: Path, masks: bool, distinct: bool, rate: float | None
+) -> None:
     """Play a bag; leave ANSWERS and PLAYED in the folder, also where it has to end early.
 
     Raises:
         PlayError: the node has ended its work, or does not answer.
-        BagError: a frame of the bag can't be used.
+        BagError: no frame of the bag can be used.
         OSError: the folder can't be written.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    with opened_bag(path) as reader, answers_bag(folder / ANSWERS) as writer:
+    with opened_bag(bag) as reader, answers_bag(out / ANSWERS) as writer:
         connections = find_image_connections(reader, topic)
-        compressed = full_type(connections[0]) == COMPRESSED_TYPE
+        if len({connection.msgtype for connection in connections}) > 1:
+            raise BagError(f'{topic} has raw and compressed images: replay it with --mode offline')
+        compressed = connections[0].msgtype == COMPRESSED_TYPE
         player = Player(writer, compressed, masks, sim_time=rate is not None)
         signal.signal(signal.SIGTERM, player.end)
+        # At the pace of the bag there is no time to look into frames: the node does.
+        refused = player.played.refused
+        frames = camera_frames(reader, connections, refused, distinct, check=rate is None)
         with contextlib.suppress(Ended):
-            player.play(camera_frames(reader, connections), rate)
-    with replacing(folder / PLAYED) as partial:
+            player.play(first_good_frame(reader, connections), frames, rate)
+    with replacing(out / PLAYED) as partial:
         partial.write_text(json.dumps(player.played.as_json()), encoding='utf-8')
     rclpy.try_shutdown()
 
@@ -125,45 +130,6 @@ def answers_bag(path: Path) -> Iterator[Writer]:
     writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
     with writer:
         yield writer
-
-
-def camera_frames(
-    reader: AnyReader, connections: Sequence[Connection]
-) -> Iterator[tuple[SentFrame, bytes]]:
-    """Yield the frames of the camera, still to be sent, and what is to be sent.
-
-    Raises:
-        BagError: a frame does not decode, two have one stamp, or the bag is damaged.
-    """
-    stamps: set[int] = set()
-    for message in read_messages(reader, connections):
-        stamp = frame_stamp(message, reader.is2)
-        refuse_second(stamp, stamps, message)
-        yield SentFrame(stamp, message.time), with_stamp(to_cdr(reader, message), stamp)
-
-
-def to_cdr(reader: AnyReader, message: BagMessage) -> bytes:
-    """Return a camera message as ROS 2 sends it.
-
-    Raises:
-        BagError: it does not decode.
-    """
-    deserialize_image(reader, message)
-    if reader.is2:
-        return message.raw
-    return bytes(sent_types().ros1_to_cdr(message.raw, full_type(message.connection)))
-
-
-@functools.cache
-def sent_types() -> Typestore:
-    """Return the types as ROS 2 has them, read once."""
-    return message_types()
-
-
-def with_stamp(raw: bytes, stamp: int) -> bytes:
-    """Return a message, beginning with a header, with another stamp in nanoseconds."""
-    order = '<' if raw[1] else '>'
-    return raw[:4] + struct.pack(f'{order}iI', *divmod(stamp, NANOSECONDS)) + raw[12:]
 
 
 class Player(Node):  # type: ignore[misc]
@@ -189,7 +155,7 @@ class Player(Node):  # type: ignore[misc]
         self._complaint = ''
         self._waited_for: dict[int, set[str]] = {}  # stamp: topics
         self._answers = (LABELS_TOPIC, MASKS_TOPIC) if masks else (LABELS_TOPIC,)
-        types = sent_types()
+        types = known_types()
         self._listening = []
         for name in (*self._answers, LABEL_MAP_TOPIC):
             connection = writer.add_connection(name, RECEIVED_TYPES[name], typestore=types)
@@ -206,21 +172,29 @@ class Player(Node):  # type: ignore[misc]
         """Let whatever is waited for end by `Ended`."""
         self._asked_to_end = True
 
-    def play(self, frames: Iterator[tuple[SentFrame, bytes]], rate: float | None) -> None:
+    def play(
+        self,
+        good: tuple[SentFrame, bytes],
+        frames: Iterator[tuple[SentFrame, bytes]],
+        rate: float | None,
+    ) -> None:
         """Send the frames: at the bag's pace times a rate, without one each after the answer.
+
+        Args:
+            good: a frame to warm up the model with.
+            frames: in the order they go.
+            rate: of the bag.
 
         Raises:
             PlayError: the node has ended its work, or does not answer.
-            BagError: a frame of the bag can't be used.
+            BagError: the bag is damaged, so that it does not go on.
             Ended: the player was asked to end.
         """
         self._wait_until_heard()
-        first, raw = next(frames)
-        self._bag_now = lambda: first.time
-        self._warm_up(first, raw)
+        self._bag_now = lambda: good[0].time
+        self._warm_up(*good)
         before = self._counts()
         try:
-            self._send(first, raw, rate)
             for frame, raw in frames:
                 self._send(frame, raw, rate)
             self._drain(before)
@@ -246,7 +220,7 @@ class Player(Node):  # type: ignore[misc]
         Its stamp is far ahead. Where the bag begins the node takes that for a jump of the clock,
         and forgets this frame and its times.
         """
-        stamp = frame.stamp + WARM_UP_AHEAD_NS
+        stamp = min(frame.stamp + WARM_UP_AHEAD_NS, LAST_STAMP_NS)
         self._ask(stamp, with_stamp(raw, stamp))
         self._wait_for_diagnostics()
 
@@ -340,12 +314,12 @@ class Player(Node):  # type: ignore[misc]
     def _counts(self) -> NodeCounts:
         return NodeCounts.from_diagnostics(self._values)
 
-    def _on_message(self, writer: Writer, connection: Connection, raw: bytes) -> None:
+    def _on_message(self, writer: Writer, connection: Written, raw: bytes) -> None:
         now = time.monotonic_ns()
         if connection.topic == LABEL_MAP_TOPIC:
             writer.write(connection, now, raw)
             return
-        stamp = frame_stamp(BagMessage(connection, now, raw), is2=True)
+        stamp = stamp_at_begin(raw, in_cdr=True)
         missing = self._waited_for.get(stamp, set())
         if connection.topic not in missing:
             return

@@ -15,15 +15,14 @@ from PIL import Image
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
+from llmseg_ros.bags.frames import to_frame
 from llmseg_ros.bags.reading import (
-    BagError,
     find_image_connections,
     message_to_labels,
     message_to_rgb,
     opened_bag,
-    read_messages,
 )
-from llmseg_ros.bags.replay import to_frame
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.bags.writing import complete_bag
 from llmseg_ros.cli.main import main
 
@@ -45,7 +44,7 @@ PICTURE = ('/camera/image', IMAGE, image(RGB, 'rgb8'))
 
 def frames_of(path: Path, topic: str = '') -> list[np.ndarray]:
     with opened_bag(path) as reader:
-        messages = read_messages(reader, find_image_connections(reader, topic))
+        messages = reader.messages(find_image_connections(reader, topic))
         return [to_frame(reader, message).rgb for message in messages]
 
 
@@ -186,11 +185,14 @@ def cut(path: Path, suffix: str, share: float) -> Path:
     [
         (lambda path: path, 'does not exist'),
         (lambda path: write_bag(path, []), 'has no messages'),
-        (lambda path: cut(write_bag(path, [PICTURE]), '.mcap', 0.5), 'no bag that can be read'),
-        (lambda path: cut(write_bag(path, [PICTURE]), '.mcap', 0), 'no bag that can be read'),
+        (
+            lambda path: cut(write_bag(path, [PICTURE]), '.mcap', 0.2),
+            'has no messages that can be read: bag.mcap is cut off: of its ',
+        ),
+        (lambda path: cut(write_bag(path, [PICTURE]), '.mcap', 0), 'bag.mcap is empty'),
         (
             lambda path: cut(write_bag(path, [PICTURE] * 99, StoragePlugin.SQLITE3), '.db3', 0.5),
-            '(no bag that can be read|cut off or damaged)',
+            r'bag.db3 is cut off or damaged \(.*\): try `sqlite3 bag.db3 .recover',
         ),
     ],
 )
@@ -244,7 +246,7 @@ def test_bag_from_images(
         main(['bag', 'info', str(tmp_path / 'out')])
     printed = capsys.readouterr().out
     assert f'/camera/image{"/compressed" if flags else ""} ' in printed
-    assert '2 messages in 0.3 s' in printed
+    assert '2 messages in 0.25 s' in printed
 
 
 def test_bag_from_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from rosbags.highlevel import AnyReader
 
-from llmseg_ros.bags.replay import ReplayScores
+from llmseg_ros.bags.scores import ReplayScores
 from llmseg_ros.bags.topics import message_types
 from llmseg_ros.demo.received import read_received
 from llmseg_ros.evaluation.metrics import IGNORED
@@ -174,15 +174,6 @@ def test_true_labels_that_do_not_fit(
     assert replay(*arguments, '--out', tmp_path / 'out') == 1
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [bag]  # nothing half-written
-
-
-def test_two_frames_with_one_stamp(
-    replayed: Replayed, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    camera = ('/camera', IMAGE, image(replayed.frames[0], 'rgb8'))
-    bag = write_bag(tmp_path / 'bag', [camera, camera])
-    assert replay(bag, '--classes', '', '--config', fast_config) == 1
-    assert f'two frames of /camera have the stamp {SECOND}' in capsys.readouterr().err
 
 
 def test_results_are_not_written_twice(

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.bags.replay import Frame, ReplayScores
+from llmseg_ros.bags.frames import Frame
+from llmseg_ros.bags.scores import ReplayScores
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, cells_of

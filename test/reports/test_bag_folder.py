@@ -12,12 +12,21 @@ import numpy as np
 import pytest
 import skimage.data
 
-from llmseg_ros.bags.replay import ReplayScores, scores_from_record
+from llmseg_ros.bags.scores import ReplayScores, scores_from_record
 from llmseg_ros.evaluation.metrics import class_iou
 from llmseg_ros.reports import bag_folder
 from llmseg_ros.reports.bag_folder import find_bags, is_folder_of_bags
 
-from ..helpers.bags import IMAGE, STRING, image, string, write_bag, write_bags, write_ros1_bag
+from ..helpers.bags import (
+    IMAGE,
+    SECOND,
+    STRING,
+    image,
+    string,
+    write_bag,
+    write_bags,
+    write_ros1_bag,
+)
 from ..helpers.commands import replay
 
 CLASSES = ('cat', 'cup', 'rocket')
@@ -30,7 +39,7 @@ def bags(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_bags(photographs, folder / 'monday', 2)
     write_bag(folder / 'no <b>camera', [('/note', STRING, string('begin'))])
     whole = next((folder / 'monday' / 'bag0').glob('*.mcap')).read_bytes()
-    (folder / 'cut.mcap').write_bytes(whole[: len(whole) // 2])
+    (folder / 'cut.mcap').write_bytes(whole[:100])
     return folder
 
 
@@ -131,16 +140,42 @@ def test_a_bag_that_fails_on_the_way_does_not_keep_the_others(
     photographs: Path, options: list[object], tmp_path: Path, capsys: Any
 ) -> None:
     bags = write_bags(photographs, tmp_path / 'bags', 2)
-    twice = ('/camera', IMAGE, image(skimage.data.chelsea(), 'rgb8'))
-    truth = ('/truth', IMAGE, image(np.zeros((300, 451), np.uint8), 'mono8'))
-    write_bag(bags / 'a', [twice, truth, twice])
+    rgb = skimage.data.chelsea()
+    frame, wrong = image(rgb, 'rgb8'), image(np.full(rgb.shape[:2], 7, np.uint8), 'mono8')
+    write_bag(bags / 'a', [('/camera', IMAGE, frame), ('/truth', IMAGE, wrong)])
     assert replay(bags, *options, '--report', tmp_path / 'r') == 1
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith('llmseg: a: two frames of /camera have the stamp')
+    assert said[0] == 'llmseg: a: a label image of /truth has the id 7, the class list ends at 3'
     assert said[-1] == 'llmseg: 1 of 3 bags can not be used, see above'
     report = read(tmp_path / 'r' / 'report.json')
     assert (sorted(report['bags']), list(report['problems'])) == (['bag0', 'bag1'], ['a'])
     assert list((tmp_path / 'r' / 'a').iterdir()) == []
+
+
+def test_a_frame_that_can_not_be_used_costs_that_frame(
+    photographs: Path, options: list[object], tmp_path: Path, capsys: Any
+) -> None:
+    bags = write_bags(photographs, tmp_path / 'bags', 2)
+    rgb = skimage.data.chelsea()
+    truth = ('/truth', IMAGE, image(np.zeros(rgb.shape[:2], np.uint8), 'mono8'))
+    frames = [('/camera', IMAGE, image(rgb, 'rgb8', stamp)) for stamp in (SECOND, 2 * SECOND)]
+    frames.append(('/camera', IMAGE, image(rgb, 'rgb16', 3 * SECOND)))
+    file = write_bag(bags / 'a', [truth, *frames]) / 'a.mcap'
+    content = file.read_bytes()
+    file.write_bytes(content[:-20])  # and its end is cut off
+    arguments = [bags, *options, '--report', tmp_path / 'r', '--no-video']
+    for resume in ([], ['--resume']):
+        assert replay(*arguments, *resume) == 0
+        assert 'rejected: 1 of 9 frames' in capsys.readouterr().out
+        report = read(tmp_path / 'r' / 'report.json')
+        assert (report['frames'], report['rejected_frames'], report['problems']) == (8, 1, {})
+        (rejected,) = report['bags']['a']['rejections']
+        assert (rejected['topic'], rejected['stamp']) == ('/camera', 3 * SECOND)
+        assert "encoding 'rgb16' is not supported" in rejected['reason']
+    assert 'frames rejected' in (tmp_path / 'r' / 'report.html').read_text()
+    page = (tmp_path / 'r' / 'a' / 'report.html').read_text()
+    assert 'Messages that can not be used' in page
+    assert '3.000000000' in page
 
 
 def test_ctrl_c_keeps_the_bags_that_are_done(

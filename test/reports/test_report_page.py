@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from llmseg_ros.bags.replay import Frame
+from llmseg_ros.bags.frames import Frame
 from llmseg_ros.config import EncoderConfig, SegmenterConfig
 from llmseg_ros.evaluation.evaluate import ImageScores
 from llmseg_ros.evaluation.metrics import IGNORED
