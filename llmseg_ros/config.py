@@ -45,6 +45,16 @@ def setting(
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    sixteen_bit: str = setting(
+        'high_byte',
+        'how 16 bits a value become 8: their high byte, or each picture stretched from its lowest '
+        'to its highest value, for cameras that fill 10, 12 or 14 of the bits',
+        ('high_byte', 'stretch'),
+    )
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     name: str = setting(
         'imagenet', 'text-image encoder', ('imagenet', 'open_clip', 'simseg'), restart=True
@@ -266,6 +276,7 @@ class RefineConfig:
 
 @dataclass(frozen=True)
 class SegmenterConfig:
+    images: ImagesConfig = ImagesConfig()
     encoder: EncoderConfig = EncoderConfig()
     imagenet: ImageNetConfig = ImageNetConfig()
     open_clip: OpenClipConfig = OpenClipConfig()

@@ -98,6 +98,7 @@ class Evaluator:
 
         self.dataset = dataset
         self.variants = tuple(variants)
+        self.sixteen_bit = variants[0].config.images.sixteen_bit
         self._segmenters: dict[object, Segmenter] = {}
         for variant in variants:
             source = variant.config.subclasses
@@ -182,7 +183,7 @@ def score_images(
     """
 
     def read(sample: Sample) -> tuple[str, NDArray[np.uint8], NDArray[np.uint16]]:
-        return (sample.id, *read_sample(evaluator.dataset, sample))
+        return (sample.id, *read_sample(evaluator.dataset, sample, evaluator.sixteen_bit))
 
     unscored: deque[Future[ImageScores]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix='score') as pool:

@@ -112,7 +112,7 @@ def cut_labels(root: Path) -> None:
         (lambda root: (root / 'images' / 'b.jpg').write_text('text'), 'is not an image'),
         (write_large_labels, 'is 9x9, its image 2x2'),
         (write_colour_labels, 'is a colour picture'),
-        (cut_labels, r'b\.png does not open'),
+        (cut_labels, r'b\.png: the image does not open'),
     ],
 )
 def test_broken_folders(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:

@@ -220,7 +220,7 @@ def shrink_labels(root: Path) -> None:
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (damage, 'rocket.png does not open: image file is truncated'),
+        (damage, 'rocket.png: the image does not open: image file is truncated'),
         (shrink_labels, 'rocket.png is 9x9, its image 640x427'),
         (
             lambda root: (root / 'classes.txt').write_text('background\ncat\ncup'),
