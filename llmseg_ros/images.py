@@ -158,9 +158,11 @@ def to_eight_bits(values: NDArray[np.uint16], rule: str) -> NDArray[np.uint8]:
             picture's lowest value 0 and its highest 255, over all colours together; it is for
             cameras that fill 10, 12 or 14 of the bits. A picture of one value has its high byte.
     """
-    colours = values[..., :3] if values.ndim == 3 else values
-    low, high = int(colours.min()), int(colours.max())
-    if rule == 'high_byte' or low == high:
+    low = high = 0
+    if rule == 'stretch':
+        colours = values[..., :3] if values.ndim == 3 else values
+        low, high = int(colours.min()), int(colours.max())
+    if low == high:
         first = 0 if values.dtype.str.startswith('>') else 1
         return np.ascontiguousarray(values.view(np.uint8)[..., first::2])
     scale = 255 / (high - low)

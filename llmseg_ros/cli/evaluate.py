@@ -72,7 +72,7 @@ def evaluate(
     classes: Annotated[
         str,
         typer.Option(
-            help='Score only these classes, separated by commas or one a line in a text file; '
+            help='Score only these classes, separated by commas or in a class file; '
             'all others are background.'
         ),
     ] = '',

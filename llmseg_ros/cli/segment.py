@@ -44,7 +44,7 @@ def segment(
     ],
     classes: Annotated[
         str,
-        typer.Option(help='Class names separated by commas, or a text file with one a line.'),
+        typer.Option(help='Class names separated by commas, or a class file.'),
     ],
     config: ConfigOption = None,
     out: Annotated[
@@ -217,12 +217,18 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
 
 
 def accepted_names(names: Sequence[str]) -> list[str]:
-    """Return the names that a class list takes; say on stderr which it refuses or merges."""
+    """Return the names that a class list takes; say on stderr which it refuses or merges.
+
+    Raises:
+        CommandError: it refuses all of them.
+    """
     from llmseg_ros.classes import clean_names
 
     accepted, messages = clean_names(names)
     for message in messages:
         note(message)
+    if names and not accepted:
+        raise CommandError('none of the class names can be used, give others with --classes')
     if not accepted:
         note('no class names, so everything is background')
     return accepted

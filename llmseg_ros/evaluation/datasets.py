@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.class_files import ClassFile, ClassFileError, read_class_file
 from llmseg_ros.classes import BACKGROUND_ID, clean_names, name_key
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.image_files import ImageFileError, is_image_name, opened_image, read_image_file
@@ -66,7 +67,7 @@ def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None
     """Open a folder with images/, labels/ and classes.txt.
 
     labels/NAME.png has a class value per pixel of images/NAME.*; value 0 is the first line of
-    classes.txt.
+    classes.txt, or the class whose id there is 0.
 
     Args:
         root: the folder.
@@ -76,16 +77,33 @@ def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None
     Raises:
         DatasetError: the folder is not of this layout.
     """
-    names = read_lines(root / 'classes.txt', 'class names, one a line')
+    names, values = read_classes(root / 'classes.txt')
     if background is None:
         background = name_key(names[0]) == 'background'
     classes = tuple(names[1:] if background else names)
     check_names(classes, root / 'classes.txt')
     first_id = 0 if background else 1
     id_of_value = np.full(65536, NO_CLASS, np.uint16)
-    id_of_value[: len(names)] = np.arange(first_id, first_id + len(names))
+    id_of_value[values] = np.arange(first_id, first_id + len(names))
     id_of_value[ignore] = IGNORED
     return Dataset(root.name, classes, background, id_of_value, pair_folders(root))
+
+
+def read_classes(path: Path) -> ClassFile:
+    """Read the class file of a folder, whose ids are label values.
+
+    Raises:
+        DatasetError: it can't be read, or is none.
+    """
+    try:
+        found = read_class_file(path)
+    except OSError as error:
+        raise DatasetError(f'expected {path} with class names: {error.strerror}') from error
+    except ClassFileError as error:
+        raise DatasetError(f'{path} {error}') from error
+    if found.ids[-1] > 65535:
+        raise DatasetError(f'{path} has the id {found.ids[-1]}, label values go up to 65535')
+    return found
 
 
 def pair_folders(root: Path) -> tuple[Sample, ...]:
