@@ -45,16 +45,6 @@ def setting(
 
 
 @dataclass(frozen=True)
-class ImagesConfig:
-    sixteen_bit: str = setting(
-        'high_byte',
-        'how 16 bits a value become 8: their high byte, or each picture stretched from its lowest '
-        'to its highest value, for cameras that fill 10, 12 or 14 of the bits',
-        ('high_byte', 'stretch'),
-    )
-
-
-@dataclass(frozen=True)
 class EncoderConfig:
     name: str = setting(
         'imagenet', 'text-image encoder', ('imagenet', 'open_clip', 'simseg'), restart=True
@@ -275,8 +265,17 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    sixteen_bit: str = setting(
+        'high_byte',
+        'how 16 bits a value become 8: their high byte, or each picture stretched from its lowest '
+        'to its highest value, for cameras that fill 10, 12 or 14 of the bits',
+        ('high_byte', 'stretch'),
+    )
+
+
+@dataclass(frozen=True)
 class SegmenterConfig:
-    images: ImagesConfig = ImagesConfig()
     encoder: EncoderConfig = EncoderConfig()
     imagenet: ImageNetConfig = ImageNetConfig()
     open_clip: OpenClipConfig = OpenClipConfig()
@@ -286,6 +285,7 @@ class SegmenterConfig:
     gate: GateConfig = GateConfig()
     background: BackgroundConfig = BackgroundConfig()
     refine: RefineConfig = RefineConfig()
+    images: ImagesConfig = ImagesConfig()
 
 
 def load_config(path: str | Path) -> SegmenterConfig:

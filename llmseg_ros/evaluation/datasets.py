@@ -82,6 +82,11 @@ def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None
         background = name_key(names[0]) == 'background'
     classes = tuple(names[1:] if background else names)
     check_names(classes, root / 'classes.txt')
+    if ignore in values:
+        raise DatasetError(
+            f'{root / "classes.txt"} has {names[values.index(ignore)]!a} for the value {ignore}, '
+            'which does not count: choose another with --ignore'
+        )
     first_id = 0 if background else 1
     id_of_value = np.full(65536, NO_CLASS, np.uint16)
     id_of_value[values] = np.arange(first_id, first_id + len(names))

@@ -53,10 +53,17 @@ class RunScore:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What every variant got on one image, in the variants' order."""
+    """What every variant got on one image.
+
+    Attributes:
+        id: of the image.
+        runs: in the variants' order.
+        ignored: pixels whose truth does not count.
+    """
 
     id: str
     runs: tuple[RunScore, ...]
+    ignored: int = 0
 
 
 class Scorer(NamedTuple):
@@ -144,7 +151,8 @@ class Evaluator:
             boundaries = class_boundaries(labels, truth != IGNORED)
             overlaps_k3 = boundary_overlaps(true_boundaries, boundaries)
             scored.append((labels, RunScore(cells_of(confusion), overlaps_k3, timings_ms)))
-        return ImageScores(image_id, tuple(score for _, score in scored))
+        ignored = int(np.count_nonzero(truth == IGNORED))
+        return ImageScores(image_id, tuple(score for _, score in scored), ignored)
 
 
 def cells_of(confusion: Counts) -> NDArray[np.int64]:
