@@ -271,6 +271,16 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    sixteen_bit: str = setting(
+        'high_byte',
+        'how 16 bits a value become 8: their high byte, or each picture stretched from its lowest '
+        'to its highest value, for cameras that fill 10, 12 or 14 of the bits',
+        ('high_byte', 'stretch'),
+    )
+
+
+@dataclass(frozen=True)
 class SegmenterConfig:
     encoder: EncoderConfig = EncoderConfig()
     imagenet: ImageNetConfig = ImageNetConfig()
@@ -281,6 +291,7 @@ class SegmenterConfig:
     gate: GateConfig = GateConfig()
     background: BackgroundConfig = BackgroundConfig()
     refine: RefineConfig = RefineConfig()
+    images: ImagesConfig = ImagesConfig()
 
 
 def load_config(path: str | Path) -> SegmenterConfig:

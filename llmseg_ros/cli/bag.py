@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -67,6 +67,13 @@ def from_images(
     compressed: Annotated[
         bool, typer.Option('--compressed', help='Keep JPEG and PNG files as they are.')
     ] = False,
+    sixteen_bit: Annotated[
+        Literal['high_byte', 'stretch'],
+        typer.Option(
+            help='How 16 bits a value become 8: their high byte, or each picture stretched from '
+            'its lowest to its highest value.'
+        ),
+    ] = 'high_byte',
 ) -> None:
     """Make a bag of the images of a folder, in the order of their names.
 
@@ -86,11 +93,12 @@ def from_images(
         write_compressed_bag(out, paths, rate)
     else:
         with complete_bag(out) as partial:
-            write_camera_bag(partial, (read_named(p) for p in track(paths, 'writing')), rate)
+            frames = (read_named(path, sixteen_bit) for path in track(paths, 'writing'))
+            write_camera_bag(partial, frames, rate)
     print(f'{len(paths)} images in {printable(out)}')
 
 
-def read_named(path: Path) -> NDArray[np.uint8]:
+def read_named(path: Path, sixteen_bit: str) -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) uint8 RGB.
 
     Raises:
@@ -99,6 +107,6 @@ def read_named(path: Path) -> NDArray[np.uint8]:
     from llmseg_ros.cli.segment import read_image
 
     try:
-        return read_image(path)
+        return read_image(path, sixteen_bit)
     except ValueError as error:
         raise CommandError(f'{printable(path)}: {error}') from error

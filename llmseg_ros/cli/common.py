@@ -34,7 +34,11 @@ SubclassesOption = Annotated[
 RayWorkersOption = Annotated[
     int | None, typer.Option(min=1, help='Of --ray: at most so many processes.')
 ]
-MAX_CLASS_FILE_BYTES = 1_000_000
+TEXT_SUFFIXES = (
+    *('.cfg', '.conf', '.csv', '.data', '.html', '.ini', '.json', '.jsonl', '.label', '.labels'),
+    *('.list', '.log', '.lst', '.md', '.names', '.pbtxt', '.py', '.toml', '.tsv', '.txt', '.xml'),
+    *('.yaml', '.yml'),
+)
 WIDEST_LINE = 10_000  # of a table that isn't shown on a terminal: nothing is wrapped there
 
 
@@ -43,25 +47,43 @@ class CommandError(Exception):
 
 
 def parse_classes(value: str) -> list[str]:
-    """Return class names as given: separated by commas, or one a line in a text file.
+    """Return class names as given: separated by commas, or in a class file.
+
+    A file's `background` is left out: it is what none of the classes is.
 
     Raises:
-        CommandError: the file can't be read.
+        CommandError: the file does not exist, can't be read, or is no class file.
     """
-    if not os.path.isfile(value):  # unlike Path.is_file, False for any text
-        if value.endswith('.txt'):
-            raise CommandError(f'class file {printable(value)} does not exist')
-        return value.split(',') if value.strip() else []
+    from llmseg_ros.class_files import ClassFileError, read_class_file
+    from llmseg_ros.classes import name_key
+
+    path = os.path.expanduser(value)
+    if not is_readable(path):  # unlike Path.is_file, False for any text
+        if not is_like_a_path(value):
+            return value.split(',') if value.strip() else []
+        if os.path.isdir(path):
+            raise CommandError(f'class file {printable(value)} is a folder')
+        try:
+            path = str(shipped_path(value))
+        except FileNotFoundError:
+            raise CommandError(f'class file {printable(value)} does not exist') from None
     try:
-        with open(value, 'rb') as file:
-            content = file.read(MAX_CLASS_FILE_BYTES + 1)
-        if len(content) > MAX_CLASS_FILE_BYTES:
-            raise CommandError(f'class file {printable(value)} is larger than 1 MB')
-        return [line for line in content.decode('utf-8-sig').splitlines() if line.strip()]
+        names = read_class_file(Path(path)).names
+        return [name for name in names if name_key(name) != 'background']
     except OSError as error:
         raise CommandError(f'class file {printable(value)}: {error.strerror}') from error
-    except UnicodeDecodeError as error:
-        raise CommandError(f'class file {printable(value)} is not UTF-8 text') from error
+    except ClassFileError as error:
+        raise CommandError(f'class file {printable(value)} {error}') from error
+
+
+def is_readable(path: str) -> bool:
+    """Tell whether a text is the path of a file, or of a pipe of the shell's."""
+    return os.path.isfile(path) or (path.startswith('/dev/') and os.path.exists(path))
+
+
+def is_like_a_path(value: str) -> bool:
+    """Tell whether a text that is no file was meant as one, rather than as class names."""
+    return value.startswith(('/', './', '../', '~/')) or value.lower().endswith(TEXT_SUFFIXES)
 
 
 def resolve_config(config: Path | None) -> Path:

@@ -72,7 +72,7 @@ def evaluate(
     classes: Annotated[
         str,
         typer.Option(
-            help='Score only these classes, separated by commas or one a line in a text file; '
+            help='Score only these classes, separated by commas or in a class file; '
             'all others are background.'
         ),
     ] = '',
@@ -177,6 +177,8 @@ def evaluate(
         raise typer.Exit(INTERRUPTED)
     summary = evaluation_report(data, variants, scorer.encoder, scores)
     print_report(summary)
+    for sentence in summary['warnings']:
+        note(sentence)
     if report and not shard:
         with waiting('writing the report'):
             from llmseg_ros.reports.evaluation_page import write_up_evaluation

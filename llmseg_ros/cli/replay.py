@@ -39,7 +39,7 @@ def replay(
     ],
     classes: Annotated[
         str,
-        typer.Option(help='Class names separated by commas, or a text file with one a line.'),
+        typer.Option(help='Class names separated by commas, or a class file.'),
     ],
     image: Annotated[
         str, typer.Option(metavar='TOPIC', help='Camera topic, needed where there are several.')

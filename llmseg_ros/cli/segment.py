@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from llmseg_ros.segmentation import Segmentation
     from llmseg_ros.segmenter import Segmenter
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-
+VIDEO_SUFFIXES = ('.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
+BAG_SUFFIXES = ('.bag', '.db3', '.mcap')
 OUTPUT_KINDS = ('labels', 'overlay')
 
 
@@ -44,7 +44,7 @@ def segment(
     ],
     classes: Annotated[
         str,
-        typer.Option(help='Class names separated by commas, or a text file with one a line.'),
+        typer.Option(help='Class names separated by commas, or a class file.'),
     ],
     config: ConfigOption = None,
     out: Annotated[
@@ -72,7 +72,7 @@ def segment(
     results: list[dict[str, Any]] = []
     for path, stem in track(list(zip(paths, stems, strict=True)), 'segmenting'):
         try:
-            rgb = read_image(path)
+            rgb = read_image(path, segmenter.config.images.sixteen_bit)
             result = segmenter.segment(rgb)
         except (ValueError, MemoryError) as error:
             note(f'{path}: {error}')
@@ -95,10 +95,13 @@ def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
     not exist stays in the list: it fails when its turn comes, and the others are done.
 
     Raises:
-        CommandError: a folder or glob has no images.
+        CommandError: a folder or glob has no images, or it is none of these.
     """
+    from llmseg_ros.image_files import is_image_name
+
     found: dict[str, Path] = {}
     for argument in arguments:
+        refuse_what_is_no_image(argument)
         if os.path.isdir(argument):
             paths = images_below(Path(argument), out)
         elif os.path.exists(argument) or not glob.has_magic(argument):
@@ -107,14 +110,41 @@ def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
             paths = [Path(p) for p in sorted(glob.glob(argument, recursive=True))]
             paths = [path for path in paths if is_image_name(path)]
         if not paths:
-            raise CommandError(f'no images in {printable(argument)}')
+            raise CommandError(f'no images in {printable(argument)}: {known_images()} are taken')
         for path in paths:
             found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 
+def known_images() -> str:
+    """Return how the names of images end."""
+    from llmseg_ros.image_files import IMAGE_SUFFIXES
+
+    return ', '.join(sorted(IMAGE_SUFFIXES))
+
+
+def refuse_what_is_no_image(argument: str) -> None:
+    """Raise CommandError for what people give that is no image file, and say what to do instead."""
+    name, suffix = printable(argument), Path(argument).suffix.lower()
+    if argument == '-':
+        raise CommandError('images are not read from standard input: give files or folders')
+    if '://' in argument and not os.path.exists(argument):
+        raise CommandError(f'{name} is an address: save the image as a file and give its path')
+    if suffix in VIDEO_SUFFIXES:
+        raise CommandError(
+            f'{name} is a video: make images of it first, for instance with '
+            '`mkdir frames; ffmpeg -i VIDEO frames/%06d.png`, and give the folder'
+        )
+    if suffix in BAG_SUFFIXES:
+        raise CommandError(f'{name} is a bag: `llmseg replay {name} --classes NAMES` segments it')
+    if argument.startswith('/dev/video'):
+        raise CommandError(f'{name} is a camera: start its ROS driver and the node')
+
+
 def images_below(folder: Path, out: Path) -> list[Path]:
     """Return the image files of a folder and its subfolders, sorted, hidden ones left out."""
+    from llmseg_ros.image_files import is_image_name
+
     return sorted(
         Path(parent, name)
         for parent, folders, names in os.walk(folder)
@@ -123,10 +153,6 @@ def images_below(folder: Path, out: Path) -> list[Path]:
         and not any(part.startswith('.') for part in Path(parent, name).relative_to(folder).parts)
         and not Path(parent).resolve().is_relative_to(out.resolve())
     )
-
-
-def is_image_name(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def output_stems(paths: Sequence[Path]) -> list[Path]:
@@ -158,28 +184,15 @@ def refuse_overwriting(paths: Sequence[Path], stems: Sequence[Path]) -> None:
             raise CommandError(f'{printable(path)} would be overwritten, choose another --out')
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, sixteen_bit: str = 'high_byte') -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) uint8 RGB, turned upright as its EXIF says.
 
     Raises:
         ValueError: it does not open; the message does not repeat the path.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    from llmseg_ros.image_files import read_image_file
 
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert('RGB'))
-    except Image.UnidentifiedImageError as error:
-        raise ValueError('this is not an image, or one of an unknown format') from error
-    except Image.DecompressionBombError as error:
-        raise ValueError('the image has too many pixels') from error
-    except OSError as error:
-        raise ValueError(f'the image does not open: {error.strerror or error}') from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plug-ins raise what their parsers run into
-        raise ValueError(f'the image is damaged: {error}') from error
+    return read_image_file(path, sixteen_bit)
 
 
 def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
@@ -204,12 +217,18 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
 
 
 def accepted_names(names: Sequence[str]) -> list[str]:
-    """Return the names that a class list takes; say on stderr which it refuses or merges."""
+    """Return the names that a class list takes; say on stderr which it refuses or merges.
+
+    Raises:
+        CommandError: it refuses all of them.
+    """
     from llmseg_ros.classes import clean_names
 
     accepted, messages = clean_names(names)
     for message in messages:
         note(message)
+    if names and not accepted:
+        raise CommandError('none of the class names can be used, give others with --classes')
     if not accepted:
         note('no class names, so everything is background')
     return accepted

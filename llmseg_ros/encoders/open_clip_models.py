@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.weights import (
+    OPENAI_NUMBERS,
     SUFFIXES,
     absent,
     checksum,
@@ -20,6 +22,8 @@ from llmseg_ros.encoders.weights import (
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 QUICKGELU_TAGS = ('openai', 'dfn2b', 'dfn5b', 'metaclip_400m', 'metaclip_fullcc')
 """Trained with QuickGELU; open_clip before 2.30 does not say so."""
@@ -98,6 +102,8 @@ def load_model(
     text_folder = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
     model, tokenize = build_model(name, config, text_folder)
     state = read_state_dict(path)
+    if [state.pop(number, None) is not None for number in OPENAI_NUMBERS].count(True):
+        warn_of_quickgelu(name, config, path)
     if 'text_projection' in state and not isinstance(model, open_clip.CLIP):
         from open_clip.model import convert_to_custom_text_state_dict
 
@@ -113,6 +119,13 @@ def load_model(
         mean=tuple(preprocess.get('mean', open_clip.OPENAI_DATASET_MEAN)),
         std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
     )
+
+
+def warn_of_quickgelu(name: str, config: dict[str, Any], path: Path) -> None:
+    """Say that weights in OpenAI's own form were trained with another activation than a model's."""
+    better = f'{name}-quickgelu'
+    if not config.get('quick_gelu') and better in import_open_clip().list_models():
+        logger.warning("%s looks like OpenAI's, trained with QuickGELU: use %s", path, better)
 
 
 def import_open_clip() -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = ('.safetensors', '.bin', '.pt', '.pth')
 KEYS_SHOWN = 3
+WRAPPINGS = ('state_dict', 'model_state_dict', 'model')
+PREFIXES = re.compile(r'^(module\.)+|\b_orig_mod\.(module\.)*')
+OPENAI_NUMBERS = ('input_resolution', 'context_length', 'vocab_size')
 
 T = TypeVar('T')
 
@@ -84,7 +89,27 @@ def compute_checksum(path: Path) -> str:
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Read a checkpoint's tensors without running code from it.
 
-    A `state_dict` entry is unwrapped and the prefix `module.` of parallel training is dropped.
+    A `state_dict` entry is unwrapped; the prefixes `module.` of parallel training and `_orig_mod.`
+    of torch.compile are dropped. OpenAI's numbers about the model are kept as tensors.
+
+    Raises:
+        EncoderUnavailable: the file is absent, damaged, not a checkpoint, or has code in it.
+    """
+    import torch
+
+    checkpoint = read_checkpoint(path)
+    for key in WRAPPINGS:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, Mapping) or not all(
+        torch.is_tensor(value) or key in OPENAI_NUMBERS for key, value in checkpoint.items()
+    ):
+        raise EncoderUnavailable(f'checkpoint {path} is not a table of named tensors')
+    return {PREFIXES.sub('', str(key)): torch.as_tensor(value) for key, value in checkpoint.items()}
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Return what a checkpoint holds without running code from it.
 
     Raises:
         EncoderUnavailable: the file is absent, damaged, not a checkpoint, or has code in it.
@@ -93,13 +118,20 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
     import torch
 
+    from llmseg_ros.encoders.torchscript import is_torchscript
+
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
 
-            checkpoint = load_file(path)
-        else:
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            return load_file(path)
+        if is_torchscript(path):
+            return read_archive(path)
+        with warnings.catch_warnings():  # torch's advice is for its own users
+            warnings.simplefilter('ignore')
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except EncoderUnavailable:
+        raise
     except FileNotFoundError as error:
         raise EncoderUnavailable(f'checkpoint {path} does not exist') from error
     except pickle.UnpicklingError as error:
@@ -108,14 +140,32 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             'tensors: get a copy from a source you trust, as .safetensors where possible'
         ) from error
     except Exception as error:  # every format has errors of its own
+        # Where it names `weights_only` torch advises to run what is in the file.
+        reason = '' if 'weights_only' in str(error) else f': {first_line(error)}'
         raise EncoderUnavailable(
-            f'checkpoint {path} is damaged or no checkpoint: {first_line(error)}'
+            f'checkpoint {path} is damaged or no checkpoint{reason}'
         ) from error
-    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get('state_dict'), Mapping):
-        checkpoint = checkpoint['state_dict']
-    if not isinstance(checkpoint, Mapping) or not all(map(torch.is_tensor, checkpoint.values())):
-        raise EncoderUnavailable(f'checkpoint {path} is not a table of named tensors')
-    return {str(key).removeprefix('module.'): value for key, value in checkpoint.items()}
+
+
+def read_archive(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a TorchScript archive.
+
+    Raises:
+        EncoderUnavailable: there are none, or they can't be had without running its code.
+    """
+    from llmseg_ros.encoders.torchscript import read_torchscript
+
+    try:
+        if tensors := read_torchscript(path):
+            return tensors
+        reason: BaseException | None = None
+    except Exception as error:  # of the zip file, the pickle in it, or torch
+        reason = error
+    raise EncoderUnavailable(
+        f'checkpoint {path} is a TorchScript archive without weights that can be read unless its '
+        'code is run: if you trust it, make weights of it with '
+        "`torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')`"
+    ) from reason
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from llmseg_ros.classes import name_key
 from llmseg_ros.evaluation.datasets import (
-    IMAGE_SUFFIXES,
     DatasetError,
     check_names,
     files_in,
     read_lines,
     read_rgb,
 )
+from llmseg_ros.image_files import is_image_name
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.system.ahead import map_ahead
 
@@ -80,7 +80,7 @@ def boxed_dataset(root: Path, classes: Sequence[str] = ()) -> BoxedDataset:
         DatasetError: the folder is not of this layout, a box can't be read, or no box has one of
             the classes.
     """
-    images = [path for path in files_in(root / 'images') if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in files_in(root / 'images') if is_image_name(path)]
     if not images:
         raise DatasetError(f'{root / "images"} has no images')
     boxes = {path: read_boxes(root / 'boxes' / f'{path.stem}.txt') for path in images}
@@ -149,7 +149,8 @@ def score_boxed_images(
     Raises:
         DatasetError: an image can't be read.
     """
-    rgbs = map_ahead(lambda item: read_rgb(item.image), dataset.images, workers)
+    rule = segmenter.config.images.sixteen_bit
+    rgbs = map_ahead(lambda item: read_rgb(item.image, rule), dataset.images, workers)
     for item, rgb in zip(dataset.images, rgbs, strict=True):
         result = segmenter.segment(rgb)
         yield count_boxes(result, item.boxes, dataset.classes), result.timings_ms

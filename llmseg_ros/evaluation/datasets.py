@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from llmseg_ros.class_files import ClassFile, ClassFileError, read_class_file
 from llmseg_ros.classes import BACKGROUND_ID, clean_names, name_key
 from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.image_files import ImageFileError, is_image_name, opened_image, read_image_file
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VALUE_MODES = ('1', 'L', 'P', 'I;16', 'I')  # of Pillow: one whole number per pixel
 NO_CLASS = 65534  # id of the label values that the dataset does not define
 
@@ -68,7 +67,7 @@ def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None
     """Open a folder with images/, labels/ and classes.txt.
 
     labels/NAME.png has a class value per pixel of images/NAME.*; value 0 is the first line of
-    classes.txt.
+    classes.txt, or the class whose id there is 0.
 
     Args:
         root: the folder.
@@ -78,16 +77,38 @@ def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None
     Raises:
         DatasetError: the folder is not of this layout.
     """
-    names = read_lines(root / 'classes.txt', 'class names, one a line')
+    names, values = read_classes(root / 'classes.txt')
     if background is None:
         background = name_key(names[0]) == 'background'
     classes = tuple(names[1:] if background else names)
     check_names(classes, root / 'classes.txt')
+    if ignore in values:
+        raise DatasetError(
+            f'{root / "classes.txt"} has {names[values.index(ignore)]!a} for the value {ignore}, '
+            'which does not count: choose another with --ignore'
+        )
     first_id = 0 if background else 1
     id_of_value = np.full(65536, NO_CLASS, np.uint16)
-    id_of_value[: len(names)] = np.arange(first_id, first_id + len(names))
+    id_of_value[values] = np.arange(first_id, first_id + len(names))
     id_of_value[ignore] = IGNORED
     return Dataset(root.name, classes, background, id_of_value, pair_folders(root))
+
+
+def read_classes(path: Path) -> ClassFile:
+    """Read the class file of a folder, whose ids are label values.
+
+    Raises:
+        DatasetError: it can't be read, or is none.
+    """
+    try:
+        found = read_class_file(path)
+    except OSError as error:
+        raise DatasetError(f'expected {path} with class names: {error.strerror}') from error
+    except ClassFileError as error:
+        raise DatasetError(f'{path} {error}') from error
+    if found.ids[-1] > 65535:
+        raise DatasetError(f'{path} has the id {found.ids[-1]}, label values go up to 65535')
+    return found
 
 
 def pair_folders(root: Path) -> tuple[Sample, ...]:
@@ -96,10 +117,12 @@ def pair_folders(root: Path) -> tuple[Sample, ...]:
     Raises:
         DatasetError: a folder is missing or empty, or an image has no label image.
     """
-    images = [path for path in files_in(root / 'images') if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in files_in(root / 'images') if is_image_name(path)]
     if not images:
         raise DatasetError(f'{root / "images"} has no images')
-    labels = {path.stem: path for path in files_in(root / 'labels') if path.suffix == '.png'}
+    labels = {
+        path.stem: path for path in files_in(root / 'labels') if path.suffix.lower() == '.png'
+    }
     missing = [path for path in images if path.stem not in labels]
     if missing:
         raise DatasetError(
@@ -110,13 +133,14 @@ def pair_folders(root: Path) -> tuple[Sample, ...]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return the files of a folder, sorted.
+    """Return the files of a folder that are not hidden, sorted.
 
     Raises:
         DatasetError: there is no such folder, or it can't be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
+        files = (path for path in folder.iterdir() if path.is_file())
+        return sorted(path for path in files if not path.name.startswith('.'))
     except OSError as error:
         raise DatasetError(f'expected the folder {folder}: {error.strerror}') from error
 
@@ -191,13 +215,15 @@ def only_samples(dataset: Dataset, ids: Iterable[str]) -> Dataset:
     return replace(dataset, samples=samples)
 
 
-def read_sample(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+def read_sample(
+    dataset: Dataset, sample: Sample, sixteen_bit: str = 'high_byte'
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Read an image as (H, W, 3) uint8 RGB and the (H, W) ids of its true classes.
 
     Raises:
         DatasetError: a file can't be read, the sizes differ, or a label value is undefined.
     """
-    rgb, values = read_rgb(sample.image), read_values(sample.labels)
+    rgb, values = read_rgb(sample.image, sixteen_bit), read_values(sample.labels)
     if values.shape != rgb.shape[:2]:
         raise DatasetError(
             f'{sample.labels} is {values.shape[1]}x{values.shape[0]}, '
@@ -215,14 +241,16 @@ def read_sample(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], ND
     return rgb, truth
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path, sixteen_bit: str = 'high_byte') -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) uint8 RGB, as it is stored: its labels aren't turned either.
 
     Raises:
         DatasetError: it can't be read.
     """
-    with opened(path) as image:
-        return np.array(image.convert('RGB'))
+    try:
+        return read_image_file(path, sixteen_bit, upright=False)
+    except ImageFileError as error:
+        raise DatasetError(f'{path}: {error}') from error
 
 
 def read_values(path: Path) -> NDArray[np.int64]:
@@ -231,25 +259,13 @@ def read_values(path: Path) -> NDArray[np.int64]:
     Raises:
         DatasetError: it can't be read, or is a colour picture.
     """
-    with opened(path) as image:
-        if image.mode not in VALUE_MODES:
-            raise DatasetError(
-                f'{path} is a colour picture, expected a grey or palette one of class values'
-            )
-        return np.array(image).astype(np.int64)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file.
-
-    Raises:
-        DatasetError: it can't be read, here or in the block.
-    """
     try:
-        with Image.open(path) as image:
-            yield image
-    except Image.UnidentifiedImageError as error:
-        raise DatasetError(f'{path} is not an image') from error
-    except (OSError, SyntaxError) as error:  # Pillow's PNG parser raises SyntaxError
-        raise DatasetError(f'{path} does not open: {error}') from error
+        with opened_image(path) as image:
+            mode, values = image.mode, np.array(image)
+    except ImageFileError as error:
+        raise DatasetError(f'{path}: {error}') from error
+    if mode not in VALUE_MODES:
+        raise DatasetError(
+            f'{path} is a colour picture, expected a grey or palette one of class values'
+        )
+    return values.astype(np.int64)

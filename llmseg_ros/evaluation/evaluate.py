@@ -53,10 +53,17 @@ class RunScore:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What every variant got on one image, in the variants' order."""
+    """What every variant got on one image.
+
+    Attributes:
+        id: of the image.
+        runs: in the variants' order.
+        ignored: pixels whose truth does not count.
+    """
 
     id: str
     runs: tuple[RunScore, ...]
+    ignored: int = 0
 
 
 class Scorer(NamedTuple):
@@ -98,6 +105,7 @@ class Evaluator:
 
         self.dataset = dataset
         self.variants = tuple(variants)
+        self.sixteen_bit = variants[0].config.images.sixteen_bit
         self._segmenters: dict[object, Segmenter] = {}
         for variant in variants:
             source = variant.config.subclasses
@@ -143,7 +151,8 @@ class Evaluator:
             boundaries = class_boundaries(labels, truth != IGNORED)
             overlaps_k3 = boundary_overlaps(true_boundaries, boundaries)
             scored.append((labels, RunScore(cells_of(confusion), overlaps_k3, timings_ms)))
-        return ImageScores(image_id, tuple(score for _, score in scored))
+        ignored = int(np.count_nonzero(truth == IGNORED))
+        return ImageScores(image_id, tuple(score for _, score in scored), ignored)
 
 
 def cells_of(confusion: Counts) -> NDArray[np.int64]:
@@ -182,7 +191,7 @@ def score_images(
     """
 
     def read(sample: Sample) -> tuple[str, NDArray[np.uint8], NDArray[np.uint16]]:
-        return (sample.id, *read_sample(evaluator.dataset, sample))
+        return (sample.id, *read_sample(evaluator.dataset, sample, evaluator.sixteen_bit))
 
     unscored: deque[Future[ImageScores]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix='score') as pool:

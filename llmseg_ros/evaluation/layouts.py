@@ -136,7 +136,11 @@ def published_dataset(root: Path, layout: Layout) -> Dataset:
     id_of_value[list(layout.values)] = np.arange(1, len(classes) + 1)
     id_of_value[list(layout.ignored)] = IGNORED
     samples = tuple(
-        Sample(name, root / layout.images.format(id=name), root / layout.labels.format(id=name))
+        Sample(
+            name,
+            as_spelt(root / layout.images.format(id=name)),
+            as_spelt(root / layout.labels.format(id=name)),
+        )
         for name in published_ids(root, layout)
     )
     for part in ('image', 'labels'):
@@ -148,6 +152,12 @@ def published_dataset(root: Path, layout: Layout) -> Dataset:
             )
     background = bool(layout.background)
     return Dataset(layout.title, classes, background, id_of_value, samples, synonyms_of(classes))
+
+
+def as_spelt(path: Path) -> Path:
+    """Return a path, with a suffix in capitals where only that is there."""
+    in_capitals = path.with_suffix(path.suffix.upper())
+    return in_capitals if not path.exists() and in_capitals.exists() else path
 
 
 def synonyms_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -170,8 +180,11 @@ def published_ids(root: Path, layout: Layout) -> list[str]:
     if layout.split:
         return read_lines(root / layout.split, f'the image names of {layout.title}, one a line')
     folder, ending = layout.images.split('/{id}')
-    paths = sorted((root / folder).rglob(f'*{ending}'))
-    names = [str(path.relative_to(root / folder)).removesuffix(ending) for path in paths]
+    names = sorted(
+        str(path.relative_to(root / folder))[: -len(ending)]
+        for path in (root / folder).rglob('*')
+        if path.name.lower().endswith(ending.lower()) and not path.name.startswith('.')
+    )
     if not names:
         raise DatasetError(f'expected the images of {layout.title} as {root / layout.images}')
     return names

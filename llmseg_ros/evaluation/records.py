@@ -136,7 +136,7 @@ def to_record(image: ImageScores) -> str:
         }
         for run in image.runs
     ]
-    return json.dumps({'id': image.id, 'runs': runs})
+    return json.dumps({'id': image.id, 'ignored': image.ignored, 'runs': runs})
 
 
 def from_record(record: dict[str, Any]) -> ImageScores:
@@ -149,4 +149,4 @@ def from_record(record: dict[str, Any]) -> ImageScores:
         )
         for run in record['runs']
     )
-    return ImageScores(record['id'], tuple(runs))
+    return ImageScores(record['id'], tuple(runs), record['ignored'])

@@ -162,8 +162,9 @@ def evaluation_page(
         )
     ]
     facts.append(time_fact(run['timing_ms'], 'image'))
-    note = '' if summary['complete'] else 'Not all images of the dataset are scored yet.'
-    return render(f'Evaluation on {summary["dataset"]}', summary, note, facts, sections)
+    notes = [] if summary['complete'] else ['Not all images of the dataset are scored yet.']
+    notes += [f'{sentence[0].upper()}{sentence[1:]}.' for sentence in summary['warnings']]
+    return render(f'Evaluation on {summary["dataset"]}', summary, ' '.join(notes), facts, sections)
 
 
 def image_charts(ious: Sequence[float], ids: Sequence[str]) -> list[Chart]:

@@ -156,7 +156,7 @@ def segment_samples(evaluator: Evaluator, about: Mapping[str, str]) -> dict[str,
     shots = {}
     for sample in evaluator.dataset.samples:
         if sample.id in about:
-            rgb, truth = read_sample(evaluator.dataset, sample)
+            rgb, truth = read_sample(evaluator.dataset, sample, evaluator.sixteen_bit)
             labels = evaluator.segment(rgb)[0].labels
             shots[sample.id] = make_shot(sample.id, about[sample.id], rgb, labels, truth)
     return shots
@@ -167,7 +167,7 @@ def segment_boxed(segmenter: Segmenter, dataset: BoxedDataset) -> list[Shot]:
     shots = []
     for index in sorted(evenly_spaced(len(dataset.images))):
         item = dataset.images[index]
-        rgb = read_rgb(item.image)
+        rgb = read_rgb(item.image, segmenter.config.images.sixteen_bit)
         labels = segmenter.segment(rgb).labels
         for box in item.boxes:
             colour = palette(len(dataset.classes) + 1)[1 + dataset.classes.index(box.name)]

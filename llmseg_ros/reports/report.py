@@ -24,16 +24,22 @@ if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter
 
 DIGITS = 6
+MANY_IGNORED = 0.1  # of the pixels; the borders of PASCAL VOC are half as many
+NAMES_SHOWN = 5
 
 
 def evaluation_report(
     dataset: Dataset, variants: Sequence[Variant], encoder: str, scores: Sequence[ImageScores]
 ) -> dict[str, Any]:
     """Sum up the images scored: one run's report, or several under `runs`."""
+    truth_n = sum_cells((image.runs[0] for image in scores), len(dataset.names)).sum(axis=1)
+    ignored = sum(image.ignored for image in scores)
     common = {
         'dataset': dataset.name,
         'images': len(scores),
         'complete': len(scores) == len(dataset.samples),
+        'ignored_share': number(ignored / max(1, int(truth_n.sum()) + ignored)),
+        'warnings': truth_warnings(dataset.classes, truth_n[1:], ignored, int(truth_n.sum())),
         'classes': list(dataset.names[dataset.first_id :]),
         'encoder': encoder,
         'versions': versions(),
@@ -45,6 +51,38 @@ def evaluation_report(
     if len(variants) == 1:
         return {**common, **runs[0]}
     return {**common, 'runs': [{**common, **run} for run in runs]}
+
+
+def truth_warnings(
+    classes: Sequence[str], truth_c: NDArray[np.int64], ignored: int, counted: int
+) -> list[str]:
+    """Say where scores are of little worth because the truth has few of the classes.
+
+    Masks are often drawn with 0 and 255, and 255 does not count: all that is left is background,
+    which anything gets right.
+
+    Args:
+        classes: without the background.
+        truth_c: pixels of each in the labels.
+        ignored: pixels that don't count.
+        counted: pixels that do.
+    """
+    absent = [name for name, pixels in zip(classes, truth_c, strict=True) if not pixels]
+    share = ignored / max(1, ignored + counted)
+    if not absent or not ignored or (len(absent) < len(classes) and share < MANY_IGNORED):
+        return []
+    more = ' ...' if len(absent) > NAMES_SHOWN else ''
+    sentence = (
+        f'{len(absent)} of {len(classes)} classes have no pixel in the labels '
+        f'({", ".join(absent[:NAMES_SHOWN])}{more}), and {100 * share:.1f} % of the pixels do not '
+        'count: the scores say nothing about these classes'
+    )
+    if len(absent) == len(classes):
+        sentence += (
+            '; where masks are drawn with 0 and 255, write the value before each name in '
+            'classes.txt, as in `255 person`, and give --ignore 254'
+        )
+    return [sentence]
 
 
 def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class FramePipeline:
 
     def _segment(self, message: Image | CompressedImage) -> None:
         started = time.perf_counter()
-        compressed = isinstance(message, CompressedImage)
-        rgb = compressed_to_rgb(message) if compressed else image_to_rgb(message)
+        to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
+        rgb = to_rgb(message, self._segmenter.config.images.sixteen_bit)
         converted = time.perf_counter()
         stamp = Time.from_msg(message.header.stamp).nanoseconds
         segmentation = self._segment_in_memory(rgb, frame_before(self._previous, stamp))

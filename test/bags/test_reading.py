@@ -158,7 +158,7 @@ def test_message_to_labels(values: np.ndarray, encoding: str) -> None:
 @pytest.mark.parametrize(
     ('convert', 'message', 'expected'),
     [
-        (message_to_rgb, image(RGB, 'rgb16'), "encoding 'rgb16' is not supported"),
+        (message_to_rgb, image(RGB, 'rgb10'), "encoding 'rgb10' is not supported"),
         (message_to_rgb, image(RGB[:, :2], 'rgb8', width=3), 'step 6 is less than the 9 bytes'),
         (message_to_rgb, compressed(b'nothing'), 'is no readable JPEG or PNG'),
         (message_to_rgb, compressed(jpeg('RGB')[:-9]), 'JPEG data of .* bytes is cut off'),

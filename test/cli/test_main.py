@@ -130,6 +130,50 @@ def test_parse_classes_from_text(value: str, names: list[str]) -> None:
     assert parse_classes(value) == names
 
 
+@pytest.mark.parametrize(
+    ('value', 'sentence'),
+    [
+        ('missing.yaml', 'class file missing.yaml does not exist'),
+        ('MISSING.TXT', 'class file MISSING.TXT does not exist'),
+        ('./classes', 'class file ./classes does not exist'),
+        ('/no/such/names', 'class file /no/such/names does not exist'),
+        ('~/no such names', 'class file ~/no such names does not exist'),
+        ('cat, dog, names.json', 'does not exist'),
+        ('../', 'class file ../ is a folder'),
+    ],
+)
+def test_what_looks_like_a_path_is_no_class(value: str, sentence: str) -> None:
+    with pytest.raises(CommandError) as refusal:
+        parse_classes(value)
+    assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize('value', ['TV/monitor', 'St. Bernard', 'Dr.Pepper', 'and/or, a.m.'])
+def test_names_with_dots_and_slashes_are_classes(value: str) -> None:
+    assert parse_classes(value) == value.split(',')
+
+
+def test_a_folder_of_a_class_name_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'cat').mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parse_classes('cat') == ['cat']
+
+
+def test_the_background_of_a_class_file_is_no_class(tmp_path: Path) -> None:
+    path = tmp_path / 'labelmap.txt'
+    path.write_text('# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:1,2,3::\n')
+    assert parse_classes(str(path)) == ['cat']
+
+
+def test_a_shipped_class_file_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert 'person' in parse_classes('config/classes/voc.txt')
+
+
 def test_parse_classes_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / 'classes.txt'
     path.write_bytes('\ufeffcat\r\n\nwarm, soft sofa\n猫\n'.encode())

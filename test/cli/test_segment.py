@@ -15,7 +15,13 @@ from PIL import Image
 
 from llmseg_ros.cli.common import CommandError
 from llmseg_ros.cli.main import main
-from llmseg_ros.cli.segment import find_images, output_stems, read_image, refuse_overwriting
+from llmseg_ros.cli.segment import (
+    accepted_names,
+    find_images,
+    output_stems,
+    read_image,
+    refuse_overwriting,
+)
 from llmseg_ros.visualize import palette
 
 
@@ -196,3 +202,38 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
     with pytest.raises(ValueError, match='too many pixels'):
         read_image(tmp_path / 'bomb.png')
+
+
+@pytest.mark.parametrize(
+    ('given', 'sentence'),
+    [
+        ('https://example.org/cat.jpg', 'is an address: save the image as a file'),
+        ('rtsp://camera/stream', 'is an address'),
+        ('-', 'not read from standard input'),
+        ('drive.MP4', 'is a video: make images of it first'),
+        ('clips/drive.mkv', 'ffmpeg -i VIDEO'),
+        ('office.mcap', 'is a bag: `llmseg replay office.mcap'),
+        ('/dev/video0', 'is a camera: start its ROS driver'),
+        ('*.jpg', 'no images in *.jpg: .bmp, .gif,'),
+    ],
+)
+def test_what_is_no_image_says_what_to_do(
+    given: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError) as refusal:
+        find_images([given], tmp_path / 'out')
+    assert sentence in str(refusal.value)
+
+
+def test_names_in_capitals_and_gifs_are_found_and_hidden_files_are_not(tmp_path: Path) -> None:
+    for name in ('a.JPG', 'b.gif', '._a.JPG', '.c.png', 'd.txt', '.hidden/e.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images([str(tmp_path)], tmp_path / 'out')
+    assert [path.name for path in found] == ['a.JPG', 'b.gif']
+
+
+def test_class_names_that_are_all_refused_end_it(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match='none of the class names can be used'):
+        accepted_names(['x' * 100, '\x1b'])

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,3 +112,112 @@ def test_products_run_in_the_precision():
         assert (x @ x).dtype == torch.bfloat16
     with autocast(cpu, torch.float32):
         assert (x @ x).dtype == torch.float32
+
+
+def small_clip() -> torch.nn.Module:
+    """Make a random CLIP model of a few thousand weights, whose text tower has an attn_mask."""
+    open_clip = pytest.importorskip('open_clip')
+    torch.manual_seed(0)
+    vision = {'image_size': 32, 'layers': 2, 'width': 64, 'patch_size': 16, 'head_width': 32}
+    text = {'context_length': 8, 'vocab_size': 100, 'width': 32, 'heads': 2, 'layers': 2}
+    return open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text).eval()
+
+
+def save_archive(module: torch.nn.Module, path: Path, half: bool = False) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.jit.save(torch.jit.script(module.half() if half else module), path)
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_a_torchscript_archive_is_read(tmp_path, half):
+    model = small_clip()
+    save_archive(model, tmp_path / 'x.pt', half)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        state = read_state_dict(tmp_path / 'x.pt')
+    assert all(tensor.dtype == (torch.half if half else torch.float) for tensor in state.values())
+    other = small_clip()
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    load_strictly(other, state, tmp_path / 'x.pt')
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor.float()), name
+
+
+class Touch:
+    """An object whose pickle makes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize('hidden', ['in the archive', 'in the checkpoint'])
+def test_no_code_of_a_file_is_run(tmp_path, hidden):
+    path, touched = tmp_path / 'x.pt', tmp_path / 'touched'
+    if hidden == 'in the archive':
+        save_archive(torch.nn.Linear(2, 2), tmp_path / 'good.pt')
+        with zipfile.ZipFile(tmp_path / 'good.pt') as good, zipfile.ZipFile(path, 'w') as bad:
+            for name in good.namelist():
+                spoilt = name.endswith('/data.pkl')
+                bad.writestr(name, pickle.dumps(Touch(touched)) if spoilt else good.read(name))
+    else:
+        torch.save({'weight': Touch(touched)}, path)
+    with pytest.raises(EncoderUnavailable, match=r'TorchScript archive|holds code or objects'):
+        read_state_dict(path)
+    assert not touched.exists()
+
+
+def test_an_archive_that_reaches_beyond_its_tensors_is_refused(tmp_path):
+    save_archive(torch.nn.Linear(2, 2), tmp_path / 'good.pt')
+    path = tmp_path / 'x.pt'
+    with zipfile.ZipFile(tmp_path / 'good.pt') as good, zipfile.ZipFile(path, 'w') as bad:
+        for name in good.namelist():
+            bad.writestr(name, good.read(name)[:4] if '/data/' in name else good.read(name))
+    with pytest.raises(EncoderUnavailable, match='TorchScript archive'):
+        read_state_dict(path)
+
+
+def test_an_archive_without_weights_says_how_to_make_some(tmp_path):
+    save_archive(torch.nn.ReLU(), tmp_path / 'x.pt')
+    with pytest.raises(EncoderUnavailable) as refusal:
+        read_state_dict(tmp_path / 'x.pt')
+    message = str(refusal.value)
+    assert 'is a TorchScript archive without weights' in message
+    assert 'torch.jit.load(FILE).state_dict()' in message
+    assert 'weights_only' not in message
+
+
+@pytest.mark.parametrize(
+    'prefix', ['', 'module.', '_orig_mod.', '_orig_mod.module.', 'module._orig_mod.']
+)
+@pytest.mark.parametrize('wrapping', [None, 'state_dict', 'model_state_dict', 'model'])
+def test_prefixes_and_wrappings_are_dropped(tmp_path, prefix, wrapping):
+    state = {f'{prefix}visual.weight': torch.ones(2), f'{prefix}module_norm.bias': torch.ones(1)}
+    torch.save({'epoch': 3, wrapping: state} if wrapping else state, tmp_path / 'x.pt')
+    assert set(read_state_dict(tmp_path / 'x.pt')) == {'visual.weight', 'module_norm.bias'}
+
+
+def test_a_part_that_was_compiled_loses_its_prefix(tmp_path):
+    torch.save({'visual._orig_mod.conv1.weight': torch.ones(2)}, tmp_path / 'x.pt')
+    assert set(read_state_dict(tmp_path / 'x.pt')) == {'visual.conv1.weight'}
+
+
+@pytest.mark.parametrize('number', [torch.tensor(224), 224])
+def test_the_numbers_of_openai_are_no_reason_to_refuse(tmp_path, number):
+    torch.save({'a': torch.ones(1), 'input_resolution': number}, tmp_path / 'x.pt')
+    assert read_state_dict(tmp_path / 'x.pt')['input_resolution'] == 224
+
+
+def test_torch_gives_no_advice_that_runs_code(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise RuntimeError('Cannot use ``weights_only=True`` with this. Set it to ``False``.')
+
+    (tmp_path / 'x.pt').touch()
+    monkeypatch.setattr(torch, 'load', load)
+    with pytest.raises(EncoderUnavailable) as refusal:
+        read_state_dict(tmp_path / 'x.pt')
+    assert str(refusal.value).endswith('x.pt is damaged or no checkpoint')

@@ -112,7 +112,7 @@ def cut_labels(root: Path) -> None:
         (lambda root: (root / 'images' / 'b.jpg').write_text('text'), 'is not an image'),
         (write_large_labels, 'is 9x9, its image 2x2'),
         (write_colour_labels, 'is a colour picture'),
-        (cut_labels, r'b\.png does not open'),
+        (cut_labels, r'b\.png: the image does not open'),
     ],
 )
 def test_broken_folders(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
@@ -245,3 +245,45 @@ def test_unknown_class(tmp_path: Path) -> None:
     root = write_folder(tmp_path / 'd', 'cat\ncup\n', [[0]])
     with pytest.raises(DatasetError, match="d has no class 'dog'; it has cat, cup"):
         only_classes(folder_dataset(root), ['cat', 'dog'])
+
+
+@pytest.mark.parametrize(
+    ('classes', 'values'),
+    [('0 cat\n1 cup\n', (0, 1)), ('5: cat\n7: cup\n', (5, 7)), ('{cup: 9, cat: 3}', (3, 9))],
+)
+def test_ids_in_the_class_file_are_label_values(
+    tmp_path: Path, classes: str, values: tuple[int, int]
+) -> None:
+    dataset = folder_dataset(write_folder(tmp_path, classes, [[*values], [values[0], 255]]))
+    assert dataset.classes == ('cat', 'cup')
+    _, truth = read_sample(dataset, dataset.samples[0])
+    np.testing.assert_array_equal(truth, [[1, 2], [1, IGNORED]])
+
+
+def test_hidden_files_are_skipped_and_capitals_are_read(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 'cat\ncup\n', [[0, 1], [0, 255]])
+    for folder in ('images', 'labels'):
+        for path in sorted((root / folder).iterdir()):
+            path.with_name(f'._{path.name}').write_bytes(b'\0\5\x16\7 of macOS')
+            path.rename(path.with_suffix(path.suffix.upper()))
+    dataset = folder_dataset(root)
+    assert dataset.samples
+    for sample in dataset.samples:
+        read_sample(dataset, sample)
+
+
+@pytest.mark.parametrize(
+    ('name', 'image', 'labels'),
+    [
+        ('ade20k', 'images/validation/1.JPG', 'annotations/validation/1.PNG'),
+        ('cityscapes', f'leftImg8bit/{CITY}_leftImg8bit.PNG', f'gtFine/{CITY}_gtFine_labelIds.PNG'),
+    ],
+)
+def test_published_layouts_with_hidden_files_and_capitals(
+    tmp_path: Path, name: str, image: str, labels: str
+) -> None:
+    for path in (tmp_path / image, tmp_path / labels):
+        write_png(path, [[1]])
+        path.with_name(f'._{path.name.lower()}').write_bytes(b'\0\5\x16\7 of macOS')
+    (sample,) = published_dataset(tmp_path, LAYOUTS[name]).samples
+    assert (sample.image, sample.labels) == (tmp_path / image, tmp_path / labels)

@@ -20,6 +20,7 @@ from llmseg_ros.config import load_config
 from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
 from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, score_images
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting
+from llmseg_ros.reports.report import truth_warnings
 from llmseg_ros.segmenter import Segmenter
 
 from ..helpers.commands import evaluate
@@ -220,7 +221,7 @@ def shrink_labels(root: Path) -> None:
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (damage, 'rocket.png does not open: image file is truncated'),
+        (damage, 'rocket.png: the image does not open: image file is truncated'),
         (shrink_labels, 'rocket.png is 9x9, its image 640x427'),
         (
             lambda root: (root / 'classes.txt').write_text('background\ncat\ncup'),
@@ -325,3 +326,52 @@ def test_an_error_in_scoring_comes_out_after_what_is_scored(
         ids.extend(image.id for image in score_images(evaluator, evaluator.dataset.samples))
     assert ids[0] == 'cat'
     assert 'cup' not in ids
+
+
+def test_a_score_over_ignored_truth_is_told(
+    photographs: Path, fast_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mask drawn with 0 and 255, and what the sentence advises."""
+    root = tmp_path / 'drawn'
+    shutil.copytree(photographs, root)
+    for path in (root / 'images').iterdir():
+        if path.stem != 'cat':
+            path.unlink()
+    labels = np.asarray(Image.open(root / 'labels' / 'cat.png'))
+    Image.fromarray(np.where(labels == 1, 255, 0).astype(np.uint8)).save(root / 'labels/cat.png')
+    (root / 'classes.txt').write_text('background\ncat\n')
+    arguments = ['--root', root, '--config', fast_config, '--report', tmp_path / 'report']
+    assert evaluate(*arguments) == 0
+    sentence = '1 of 1 classes have no pixel in the labels (cat), and 25.'
+    assert sentence in capsys.readouterr().err
+    report = json.loads((tmp_path / 'report' / 'report.json').read_text())
+    assert 0.25 < report['ignored_share'] < 0.26
+    assert report['class_iou']['cat'] in (None, 0)
+    assert sentence in (tmp_path / 'report' / 'report.html').read_text()
+
+    assert evaluate('--root', root, '--config', fast_config, '--ignore', '254') == 1
+    assert 'has the value 255, which is no class' in capsys.readouterr().err
+    (root / 'classes.txt').write_text('0 background\n255 cat\n')
+    assert evaluate('--root', root, '--config', fast_config) == 1
+    assert "has 'cat' for the value 255, which does not count" in capsys.readouterr().err
+    arguments = ['--root', root, '--config', fast_config, '--ignore', '254']
+    assert evaluate(*arguments, '--json', tmp_path / 'b.json') == 0
+    assert 'no pixel' not in capsys.readouterr().err
+    report = json.loads((tmp_path / 'b.json').read_text())
+    assert report['warnings'] == []
+    assert np.array(report['confusion']['pixels'])[1].sum() == (labels == 1).sum()
+
+
+@pytest.mark.parametrize(
+    ('truth', 'ignored', 'told'),
+    [
+        ([0, 0], 1, True),  # no class at all, however little is ignored
+        ([0, 0], 0, False),
+        ([5, 0], 60, True),
+        ([5, 0], 5, False),  # the borders of PASCAL VOC
+        ([5, 5], 60, False),
+    ],
+)
+def test_truth_warnings(truth: list[int], ignored: int, told: bool) -> None:
+    found = truth_warnings(('cat', 'cup'), np.array(truth), ignored, 100)
+    assert bool(found) == told
