@@ -70,14 +70,14 @@ class Stamps:
         return free
 
 
-def to_frame(bag: Bag, message: BagMessage) -> Frame:
-    """Decode a camera message.
+def to_frame(bag: Bag, message: BagMessage, sixteen_bit: str = 'high_byte') -> Frame:
+    """Decode a camera message; sixteen_bit is message_to_rgb's.
 
     Raises:
         BagError: it does not decode.
     """
     image = bag.deserialize(message)
-    return Frame(frame_stamp(message), image.header, message_to_rgb(image))
+    return Frame(frame_stamp(message), image.header, message_to_rgb(image, sixteen_bit))
 
 
 def rejection(message: BagMessage, error: BagError) -> Rejection:

@@ -241,16 +241,20 @@ def type_in_words(connection: Connection) -> str:
     return kind if connection.encoding in IN_ROS else f'{kind} in {encoding}'
 
 
-def message_to_rgb(message: Any) -> NDArray[np.uint8]:
+def message_to_rgb(message: Any, sixteen_bit: str = 'high_byte') -> NDArray[np.uint8]:
     """Return the picture of an image message, raw or compressed, as (H, W, 3) uint8 RGB.
+
+    Args:
+        message: of either type.
+        sixteen_bit: high_byte or stretch: how 16 bits become 8.
 
     Raises:
         BagError: the node would reject it.
     """
     try:
         if hasattr(message, 'format'):
-            return compressed_to_rgb(message)
-        return np.require(image_to_rgb(message), requirements=['C', 'W'])
+            return compressed_to_rgb(message, sixteen_bit)
+        return np.require(image_to_rgb(message, sixteen_bit), requirements=['C', 'W'])
     except BadImage as error:
         raise BagError(f'an image can not be used: {error}') from error
 

@@ -143,12 +143,13 @@ def replay_frames(
         BagError: the bag is damaged, so that it does not go on.
     """
     ids = {connection.id for connection in camera}
+    sixteen_bit = segmenter.config.images.sixteen_bit
 
     def decode(message: BagMessage) -> Step[Segmentation]:
         if message.connection.id not in ids:
             return Step(message)
         try:
-            return Step(message, to_frame(bag, message))
+            return Step(message, to_frame(bag, message, sixteen_bit))
         except BagError as error:
             return Step(message, rejection=rejection(message, error))
 

@@ -147,7 +147,8 @@ def replay_live(
         with opened_answers(folder) as answers:
             if job.out and (label_map := answers.label_map()):
                 job.out.write_raw(LABEL_MAP_TOPIC, label_map, job.reader.start_time)
-            steps = answered_frames(job.reader, job.camera, job.others, answers)
+            rule = settings.images.sixteen_bit
+            steps = answered_frames(job.reader, job.camera, job.others, answers, rule)
             complete = count_frames(job, steps, scores, write) and played_all
             live = live_numbers(answers.played, answers.arrivals, len(answers.rejected))
     encoder = answers.played.encoder

@@ -123,6 +123,7 @@ def answered_frames(
     camera: Sequence[Connection],
     others: Sequence[Connection],
     answers: Answers,
+    sixteen_bit: str,
     workers: int = 2,
 ) -> Iterator[Step[Answer]]:
     """Yield the camera's frames with their answers, and the other messages, by time.
@@ -151,7 +152,7 @@ def answered_frames(
         if number not in refused and not answers.was_sent(number):
             return Step(message)
         try:
-            frame: Frame = to_frame(bag, message)
+            frame: Frame = to_frame(bag, message, sixteen_bit)
             if number in refused:
                 raise BagError(refused[number])
         except BagError as error:  # so the player has not sent it, or the node rejected it

@@ -230,3 +230,21 @@ def test_temporal_consistency_by_hand() -> None:
     assert scores.pixels_n.tolist() == [3 + 2 + 1, 1 + 1, 1 + 3]
     assert scores.confusion.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
     assert scores.labelled == 1
+
+
+def test_frames_of_12_bits_are_stretched_where_the_configuration_says_so(
+    fast_config: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / 'stretch.yaml'
+    config.write_text(f'{fast_config.read_text()}\nimages: {{sixteen_bit: stretch}}\n')
+    grey = cv2.resize(cv2.cvtColor(skimage.data.chelsea(), cv2.COLOR_RGB2GRAY), (96, 64))
+    grey = cv2.normalize(grey, None, 0, 255, cv2.NORM_MINMAX)
+    twelve = np.rint(grey / 255 * 4095).astype(np.uint16)
+    labels = {}
+    for encoding, pixels in (('mono8', grey), ('mono16', twelve)):
+        bag = write_bag(tmp_path / encoding, [('/camera', IMAGE, image(pixels, encoding))])
+        out = tmp_path / f'{encoding}_out'
+        assert replay(bag, '--classes', 'cat', '--config', config, '--out', out) == 0
+        labels[encoding] = list(read_received(out).labels.values())
+    assert len(labels['mono8']) == 1
+    np.testing.assert_array_equal(labels['mono16'], labels['mono8'])
