@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.bags.frames import Frame
+from llmseg_ros.bags.frames import Frame, Rejection
 from llmseg_ros.bags.scores import ReplayScores
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation.datasets import Dataset
@@ -127,8 +127,10 @@ def make_replay_page(
             result = segmentation(labels, timings_ms)
             scores.add(result, truth)
             recorder.add(Frame(index * SECOND // 10, None, rgb), result, truth)
+    scores.reject(Rejection(f'/cam {HOSTILE}', 10**9, None, f'an image is no {HOSTILE}'))
     summary = replay_report(f'bag {HOSTILE}', '/cam"era', 'encoder', SegmenterConfig(), scores)
-    return replay_page(summary | {'mode': 'offline', 'complete': True} | more, recorder)
+    said = {'mode': 'offline', 'complete': True, 'notes': [f'{HOSTILE} is cut off']}
+    return replay_page(summary | said | more, recorder)
 
 
 def make_folder_page(folder: Path, bags: Sequence[str], classes: Sequence[str]) -> str:
