@@ -49,7 +49,7 @@ BAD = {
     'no bytes': (b'', 'a message of /camera does not decode: '),
     'noise': (bytes(range(256)) * 9, 'a message of /camera does not decode: '),
     'zero size': (cdr(EMPTY), 'the image is empty: 0 x 0 pixels'),
-    'unknown encoding': (cdr(image(RGB, 'rgb16', 2 * SECOND)), "encoding 'rgb16' is not"),
+    'unknown encoding': (cdr(image(RGB, '32FC3', 2 * SECOND)), "encoding '32FC3' is not"),
     'wrong size': (cdr(image(RGB, 'rgb8', 2 * SECOND, width=97)), 'step 288 is less than'),
     'broken zstd': (b'\x28\xb5\x2f\xfd' + bytes(50), 'a message of /camera does not decode: '),
 }

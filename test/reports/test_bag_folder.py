@@ -159,7 +159,7 @@ def test_a_frame_that_can_not_be_used_costs_that_frame(
     rgb = skimage.data.chelsea()
     truth = ('/truth', IMAGE, image(np.zeros(rgb.shape[:2], np.uint8), 'mono8'))
     frames = [('/camera', IMAGE, image(rgb, 'rgb8', stamp)) for stamp in (SECOND, 2 * SECOND)]
-    frames.append(('/camera', IMAGE, image(rgb, 'rgb16', 3 * SECOND)))
+    frames.append(('/camera', IMAGE, image(rgb, '32FC3', 3 * SECOND)))
     file = write_bag(bags / 'a', [truth, *frames]) / 'a.mcap'
     content = file.read_bytes()
     file.write_bytes(content[:-20])  # and its end is cut off
@@ -171,7 +171,7 @@ def test_a_frame_that_can_not_be_used_costs_that_frame(
         assert (report['frames'], report['rejected_frames'], report['problems']) == (8, 1, {})
         (rejected,) = report['bags']['a']['rejections']
         assert (rejected['topic'], rejected['stamp']) == ('/camera', 3 * SECOND)
-        assert "encoding 'rgb16' is not supported" in rejected['reason']
+        assert "encoding '32FC3' is not supported" in rejected['reason']
     assert 'frames rejected' in (tmp_path / 'r' / 'report.html').read_text()
     page = (tmp_path / 'r' / 'a' / 'report.html').read_text()
     assert 'Messages that can not be used' in page
