@@ -29,9 +29,9 @@ from std_msgs.msg import Header
 
 from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.isolation import isolated_graph
+from llmseg_ros.ros.transport import PROFILE_VARIABLES
 
 LOAD_S = 300.0
-PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 @dataclass
@@ -156,15 +156,27 @@ def time_call(client: Client, request: object) -> float:
 
 
 @contextlib.contextmanager
-def rig(*ros_arguments: str, profile: bool = True) -> Iterator[Rig]:
-    """Start the node under test, with the shipped Fast DDS profile or without."""
+def rig(*ros_arguments: str, profile: bool = True, node_profile: str = '') -> Iterator[Rig]:
+    """Start the node under test.
+
+    Args:
+        ros_arguments: of the node.
+        profile: whether this process, which films, has the shipped Fast DDS profile.
+        node_profile: file of the node's own; empty leaves the choice to the node.
+    """
     with isolated_graph() as environment:
         os.environ.update(environment)
         if not profile:
             for name in PROFILE_VARIABLES:
                 os.environ.pop(name)
         command = [sys.executable, '-m', 'llmseg_ros.ros.node', '--ros-args', *ros_arguments]
-        seg = subprocess.Popen(command, cwd=tempfile.gettempdir(), stderr=subprocess.DEVNULL)
+        own = dict.fromkeys(PROFILE_VARIABLES, node_profile) if node_profile else {}
+        seg = subprocess.Popen(
+            command,
+            cwd=tempfile.gettempdir(),
+            stderr=subprocess.DEVNULL,
+            env=dict(os.environ, **own),
+        )
         rclpy.init()
         node = Node('bench')
         made = Rig(node, seg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future as PoolFuture
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,16 +15,25 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import Header
 
-from llmseg_ros.classes import ClassRegistry, ClassUpdate, name_key
+from llmseg_ros.classes import ClassRegistry, ClassUpdate, clean_names, name_key
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import label_map_to_label_info, vocabulary_to_label_map
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.srv import GetClasses, SetClasses
+from llmseg_ros.vocabulary import Vocabulary
 
 MAX_WAITING = 100  # service requests
 LOG_EVERY_S = 1.0
+MAX_DESCRIBED = 50  # classes, in the log
 MAX_MESSAGE = 4000  # characters: a list of a million bad names has a million reasons
+
+SOURCES = {  # of subclasses, as the log has them
+    'llm': 'from the language model',
+    'store': 'from the store',
+    'pack': 'from files',
+    'name': 'none',
+}
 
 
 class NotConfigured(RuntimeError):
@@ -38,14 +47,21 @@ class ClassListInterface:
         node: whose topics and services these are.
         names: class list to begin with.
         updates: the one thread that changes the segmenter.
+        on_change: called on the executor when `names` has changed.
 
     Attributes:
         registry: ids and versions; outlives the segmenters, so that no id changes its name.
-        names: the list last asked for.
+        names: in force; before a segmenter is there, those to begin with.
         label_map: in force.
     """
 
-    def __init__(self, node: Node, names: Sequence[str], updates: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        node: Node,
+        names: Sequence[str],
+        updates: ThreadPoolExecutor,
+        on_change: Callable[[], None],
+    ) -> None:
         self.registry = ClassRegistry()
         self.names = list(names)
         self.label_map = LabelMap()
@@ -56,13 +72,17 @@ class ClassListInterface:
         self._newest: object = None
         self._waiting = 0  # service requests not yet answered
         self._seen: deque[int] = deque(maxlen=32)
-        self._subscriptions: list[Any] = []
+        self._on_change = on_change
         self._publishers: dict[str, Any] = {}
         node.create_service(SetClasses, '~/set_classes', self._on_set_classes)
         node.create_service(GetClasses, '~/get_classes', self._on_get_classes)
+        for profile in (qos.LATCHED, qos.UNLATCHED):
+            node.create_subscription(
+                ClassList, '~/classes', self._on_list, profile, event_callbacks=qos.SILENT
+            )
 
     def attach(self, segmenter: Segmenter) -> None:
-        """Announce a segmenter's classes, and listen for others."""
+        """Announce a segmenter's classes, and take others to it."""
         self._segmenter = segmenter
         self.label_map = LabelMap()
         create = partial(self._node.create_publisher, event_callbacks=qos.SILENT_PUBLISHER)
@@ -73,18 +93,9 @@ class ClassListInterface:
             self._publishers['label_info'] = create(LabelInfo, '~/label_info', qos.LATCHED)
         segmenter.on_new_subclasses = partial(self._announce, segmenter)
         self._announce(segmenter)
-        self._subscriptions = [
-            self._node.create_subscription(
-                ClassList, '~/classes', self._on_list, profile, event_callbacks=qos.SILENT
-            )
-            for profile in (qos.LATCHED, qos.UNLATCHED)
-        ]
 
     def detach(self) -> None:
-        """Let go of the segmenter; services answer, but classes can't be set."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        """Let go of the segmenter; lists heard from now on are kept for the next."""
         with self._announcing:
             self._segmenter = None
             for publisher in self._publishers.values():
@@ -92,7 +103,18 @@ class ClassListInterface:
             self._publishers = {}
 
     def request(self, names: Sequence[str]) -> None:
-        """Put a class list in force soon, unless a newer one comes before its turn."""
+        """Put a class list in force soon, unless a newer one comes before its turn.
+
+        Without a segmenter it is the list that the next one begins with.
+        """
+        if self._segmenter is None:
+            self.names, messages = clean_names(names)
+            self._warn(messages)
+            self._node.get_logger().info(
+                f'class list kept for configuring: {", ".join(self.names[:MAX_DESCRIBED])}'
+            )
+            self._on_change()
+            return
         self._newest = token = object()
         self._updates.submit(self._apply_newest, list(names), token)
 
@@ -150,27 +172,28 @@ class ClassListInterface:
     def _apply_newest(self, names: list[str], token: object) -> None:
         if token is not self._newest:
             return
-        logger = self._node.get_logger()
         try:
             update = self._apply(names)
         except Exception as error:
-            logger.error(f'the class list was not taken: {error}')
+            self._node.get_logger().error(f'the class list was not taken: {error}')
             return
-        if update.messages:
-            sentences = '; '.join(update.messages)[:MAX_MESSAGE]
-            logger.warning(sentences, throttle_duration_sec=LOG_EVERY_S)
+        self._warn(update.messages)
+
+    def _warn(self, messages: Sequence[str]) -> None:
+        if messages:
+            sentences = '; '.join(messages)[:MAX_MESSAGE]
+            self._node.get_logger().warning(sentences, throttle_duration_sec=LOG_EVERY_S)
 
     def _apply(self, names: Sequence[str]) -> ClassUpdate:
         segmenter = self._segmenter
         if segmenter is None:
             raise NotConfigured('the node is not configured, so its classes cannot be set')
-        self.names = list(names)
         update = segmenter.set_classes(names)
         self._announce(segmenter)
         return update
 
     def _announce(self, segmenter: Segmenter) -> None:
-        """Publish the class list in force, where it is not the one published last."""
+        """Publish and log the class list in force, where it is not the one published last."""
         with self._announcing:
             vocabulary = segmenter.vocabulary
             if self._segmenter is not segmenter or vocabulary.version == self.label_map.version:
@@ -181,3 +204,26 @@ class ClassListInterface:
             if 'label_info' in self._publishers:
                 label_info = label_map_to_label_info(self.label_map)
                 self._publishers['label_info'].publish(label_info)
+            self.names = [item.name for item in vocabulary.classes]
+            if self.names:
+                version, described = vocabulary.version, describe(vocabulary)
+                self._node.get_logger().info(f'class list {version}: {described}')
+            else:
+                self._node.get_logger().warning(
+                    'no classes, everything is background: name some on '
+                    f'{self._node.resolve_topic_name("~/classes")} or by the parameter classes'
+                )
+            # Parameters are the executor's: no other thread may set them.
+            self._node.executor.create_task(self._on_change)
+
+
+def describe(vocabulary: Vocabulary) -> str:
+    """Name classes with the number of their subclasses and where those came from."""
+    described = [
+        f'{item.name} ({len(item.subclasses)} subclasses, {SOURCES[item.source]})'
+        if item.subclasses
+        else f'{item.name} (no subclasses)'
+        for item in vocabulary.classes[:MAX_DESCRIBED]
+    ]
+    more = len(vocabulary.classes) - len(described)
+    return ', '.join(described) + (f' and {more} more' if more else '')

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from llmseg_ros.files import shipped_path
+from llmseg_ros.ros.transport import PROFILE_VARIABLES, SHARED_PROFILE
 
 DOMAINS = range(1, 102)  # their ports are below Linux's ephemeral ones
 FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250  # RTPS 2.2, 9.6.1
@@ -29,8 +30,7 @@ def isolated_graph() -> Iterator[dict[str, str]]:
             'ROS_DOMAIN_ID': str(_hold_domain(held)),
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
             'ROS_STATIC_PEERS': '',
-            'FASTRTPS_DEFAULT_PROFILES_FILE': str(shipped_path('config/fastdds.xml')),
-            'FASTDDS_DEFAULT_PROFILES_FILE': str(shipped_path('config/fastdds.xml')),
+            **dict.fromkeys(PROFILE_VARIABLES, str(shipped_path(SHARED_PROFILE))),
         }
 
 

@@ -16,17 +16,20 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.config import ConfigError
-from llmseg_ros.ros import qos
+from llmseg_ros.ros import qos, silence
+from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
+from llmseg_ros.ros.image_subscription import ImageSubscription
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
+from llmseg_ros.ros.transport import choose_profile
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.memory import device_memory_mib, free_memory, process_memory_mib
 from llmseg_ros.system.priority import lower_priority
@@ -58,18 +61,21 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._config, self._segmenter_config = read_configs(self)
         self._segmenter: Segmenter | None = None
         self._pipeline: FramePipeline | None = None
-        self._images: Any = None
+        self._images: ImageSubscription | None = None
         self._statistics = FrameStatistics()
         self._dropped_before = 0  # by pipelines that are gone
         self._state = 'unconfigured'
         self._last_error = ''
         self._activated = self._restarted = float('-inf')
-        self._incompatible: set[str] = set()
+        self._camera_seen: float | None = None
+        self._told: set[str] = set()  # that the log has; the rest is told again when it recurs
+        self._troubles: set[str] = set()
+        self._following = False
         # What changes the segmenter, in order. Frames go first, or a long class list would hold
         # them up; the threads that ask a language model are this one's, and as patient.
         self._updates = ThreadPoolExecutor(1, 'updates', lower_priority, (PATIENCE,))
         self._class_list = ClassListInterface(
-            self, self.get_parameter(CLASSES).value, self._updates
+            self, self.get_parameter(CLASSES).value, self._updates, self._follow_classes
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock, so that a paused or looped bag doesn't hold up the diagnostics.
@@ -81,7 +87,9 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
 
     def start(self) -> None:
         """Configure and activate, where the parameter `node.autostart` says so."""
-        if self._config.autostart and self.trigger_configure() == SUCCESS:
+        if not self._config.autostart:
+            self._log_waiting()
+        elif self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     def stop(self) -> None:
@@ -108,32 +116,30 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self._release()
             return FAILURE
         self._state, self._last_error = 'inactive', ''
+        self.get_logger().info('configured: frames are heard once it is activated')
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe to the camera."""
         assert self._pipeline is not None
         self._pipeline.worker.start()
-        profile = qos.image_profile(self._config.image_reliability, self._config.image_depth)
-        kind, topic = Image, self.resolve_topic_name('image')
-        if self._config.image_transport == 'compressed':
-            kind, topic = CompressedImage, f'{topic}/compressed'
-        self._images = self.create_subscription(
-            kind, topic, self._pipeline.take, profile, event_callbacks=qos.SILENT
-        )
+        self._images = ImageSubscription(self, self._config, self._pipeline.take)
         self._activated, self._state = time.monotonic(), 'active'
-        self.get_logger().info(f'listening to {topic}')
+        self.get_logger().info(f'listening to {self._images.topic}')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe from the camera, drop what waits, let the frame in work end."""
         self._stop_frames(FRAME_WAIT_S)
         self._state = 'inactive'
+        self.get_logger().info('deactivated: frames are not heard until it is activated')
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the model's memory back."""
         self._release()
+        self.get_logger().info("cleaned up: the model's memory is given back")
+        self._log_waiting()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -151,7 +157,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
 
     def _stop_frames(self, timeout_s: float) -> None:
         if self._images is not None:
-            self.destroy_subscription(self._images)
+            self._images.destroy()
             self._images = None
         if self._pipeline is not None and not self._pipeline.worker.stop(timeout_s):
             self.get_logger().warning('the frame in work is not waited for any longer')
@@ -166,6 +172,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._pipeline = self._segmenter = None
         self._state = 'unconfigured'
         free_memory()
+
+    def _log_waiting(self) -> None:
+        name = self.get_fully_qualified_name()
+        self.get_logger().info(f'waiting to be configured: ros2 lifecycle set {name} configure')
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         try:
@@ -183,8 +193,15 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self._pipeline.config = self._config
             self._updates.submit(self._reconfigure)
         for parameter in changed:
-            if parameter.name == CLASSES:
+            if parameter.name == CLASSES and not self._following:
                 self._class_list.request(check_classes(parameter.value))
+
+    def _follow_classes(self) -> None:
+        """Give the parameter the class list in force, wherever that came from."""
+        self._following = True
+        names = Parameter(CLASSES, Parameter.Type.STRING_ARRAY, self._class_list.names)
+        self.set_parameters([names])
+        self._following = False
 
     def _reconfigure(self) -> None:
         segmenter, config = self._segmenter, self._segmenter_config
@@ -203,7 +220,9 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().error('the worker thread had died and is started anew')
             self._restarted = time.monotonic()
             pipeline.worker.start()
-        self._log_incompatible()
+        if self._images is not None:
+            self._images.agree()
+        self._log_troubles()
         status = make_status(
             name=self.get_fully_qualified_name(),
             hardware_id=str(self._segmenter.encoder.device) if self._segmenter else '',
@@ -214,11 +233,26 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    def _log_incompatible(self) -> None:
-        for sentence in qos.incompatible_endpoints(self):
-            if sentence not in self._incompatible:
-                self._incompatible.add(sentence)
-                self.get_logger().warning(sentence)
+    def _log_troubles(self) -> None:
+        """Warn of who can't be heard, once each, and of what else is amiss, each time anew."""
+        troubles = set(silence.misfits(self))
+        if self._images is not None and self._silent_s(self._images) > silence.PATIENCE_S:
+            troubles.add(silence.silent_images(self, self._images))
+        disagreements = set(qos.incompatible_endpoints(self))
+        for sentence in sorted((troubles - self._troubles) | (disagreements - self._told)):
+            self.get_logger().warning(sentence)
+        self._troubles = troubles
+        self._told |= disagreements
+
+    def _silent_s(self, images: ImageSubscription) -> float:
+        """Return the seconds without a frame since the node, and any camera, was there to send."""
+        now = time.monotonic()
+        if not self.count_publishers(images.topic):
+            self._camera_seen = None
+        elif self._camera_seen is None:
+            self._camera_seen = now
+        since = max(self._activated, self._camera_seen or self._activated)
+        return min(self._statistics.since('received'), now - since)
 
     def _health(self) -> Health:
         since, now, pipeline = self._statistics.since, time.monotonic(), self._pipeline
@@ -270,7 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # while the model is loaded: one that passes through torch's C++ aborts the process.
     end_by(signal.default_int_handler)
     try:
-        rclpy.init(args=arguments)
+        choose_profile()
+        initialize(arguments)
         node = SegNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -279,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             node.start()
             end_by(signal.default_int_handler)
             executor.spin()
-    except ConfigError as error:
+    except (ConfigError, InvalidParameterTypeException) as error:
         print(f'seg_node: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

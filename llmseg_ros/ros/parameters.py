@@ -35,9 +35,10 @@ class NodeConfig:
         'raw', 'compressed listens to image/compressed', ('raw', 'compressed'), restart=True
     )
     image_reliability: str = setting(
-        'best_effort',
-        'of the image subscription; reliable hears reliable publishers only',
-        ('best_effort', 'reliable'),
+        'auto',
+        'of the image subscription; auto: reliable where every publisher is, which reliable alone '
+        'needs',
+        ('auto', 'best_effort', 'reliable'),
         restart=True,
     )
     image_depth: int = setting(

@@ -111,8 +111,9 @@ class FramePipeline:
             'publish': 1000 * (published - segmented),
             'total': 1000 * (published - started),
         }
-        if stamp:
-            timings_ms['age'] = (self._node.get_clock().now().nanoseconds - stamp) / 1e6
+        age_ms = (self._node.get_clock().now().nanoseconds - stamp) / 1e6
+        if stamp and age_ms >= 0:  # without /clock the simulated time stays 0
+            timings_ms['age'] = age_ms
         self._statistics.add_result(timings_ms)
 
     def _segment_in_memory(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -35,6 +36,11 @@ SILENT_PUBLISHER = PublisherEventCallbacks(use_default_callbacks=False)
 def image_profile(reliability: str, depth: int) -> QoSProfile:
     """Return the profile of the image subscription."""
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
+
+
+def telling_incompatible(tell: Callable[[Any], object]) -> SubscriptionEventCallbacks:
+    """Return event callbacks that call `tell` when a publisher is seen that can't be heard."""
+    return SubscriptionEventCallbacks(incompatible_qos=tell, use_default_callbacks=False)
 
 
 def incompatible_endpoints(node: Node) -> Iterator[str]:

@@ -1,0 +1,67 @@
+"""The subscription to the camera: as reliable as its publishers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from llmseg_ros.ros import qos
+from llmseg_ros.ros.parameters import NodeConfig
+
+COMPRESSED = '/compressed'
+
+
+class ImageSubscription:
+    """Hear the camera.
+
+    With `image_reliability: auto` reliably until a publisher is seen that isn't: over Fast DDS's
+    default transports frames arrive whole only where what was lost is sent again.
+
+    Attributes:
+        topic: full name of what is heard.
+        kind: message type of it.
+    """
+
+    def __init__(
+        self, node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+    ) -> None:
+        """Subscribe; `take` gets every frame."""
+        compressed = config.image_transport == 'compressed'
+        self.kind: type[Any] = CompressedImage if compressed else Image
+        self.topic: str = node.resolve_topic_name('image') + (COMPRESSED if compressed else '')
+        self._node, self._config, self._take = node, config, take
+        self._subscription: Any = None
+        self._reliability = ''
+        self.agree()
+
+    def agree(self) -> None:
+        """Be reliable where all publishers are; anew where that has changed."""
+        wanted = self._config.image_reliability
+        if wanted == 'auto':
+            offered = {
+                end.qos_profile.reliability
+                for end in self._node.get_publishers_info_by_topic(self.topic)
+            }
+            wanted = 'best_effort' if ReliabilityPolicy.BEST_EFFORT in offered else 'reliable'
+        if wanted == self._reliability:
+            return
+        self.destroy()
+        self._reliability = wanted
+        # Told by an event, a publisher that is not reliable is heard before its next frame.
+        self._subscription = self._node.create_subscription(
+            self.kind,
+            self.topic,
+            self._take,
+            qos.image_profile(wanted, self._config.image_depth),
+            event_callbacks=qos.telling_incompatible(lambda _: self.agree()),
+        )
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
