@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
@@ -52,8 +56,13 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def make_nodes(context: LaunchContext) -> list[Node]:
-    """Make the nodes once the arguments have their values."""
+    """Make the nodes once the arguments have their values.
+
+    Raises:
+        ValueError: an argument can't be used.
+    """
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    check_arguments(given)
     parameters: dict[str, object] = {'use_sim_time': as_bool('use_sim_time', given)}
     parameters.update(
         {parameter: given[name] for name, parameter in PARAMETERS.items() if given[name]}
@@ -71,6 +80,8 @@ def make_nodes(context: LaunchContext) -> list[Node]:
         parameters=[given['config'], parameters],
         remappings=[('image', given['image'])],
         ros_arguments=['--log-level', given['log_level']],
+        # A process started while the launch fails is not ended by it: it ends itself.
+        additional_env={'LLMSEG_LAUNCH_PID': str(os.getpid())},
     )
     namespace = given['namespace'].strip('/')
     prefix = f'/{namespace}' if namespace else ''
@@ -88,6 +99,17 @@ def make_nodes(context: LaunchContext) -> list[Node]:
         condition=IfCondition(given['rviz']),
     )
     return [seg, rviz]
+
+
+def check_arguments(given: dict[str, str]) -> None:
+    """Raise ValueError where the parameter file or RViz is asked for, and is not there."""
+    if not os.path.isfile(given['config']):
+        raise ValueError(f'config: there is no file {given["config"]!r}')
+    try:
+        if as_bool('rviz', given):
+            get_package_prefix('rviz2')
+    except PackageNotFoundError as error:
+        raise ValueError('rviz:=true needs rviz2: apt install ros-$ROS_DISTRO-rviz2') from error
 
 
 def as_bool(name: str, given: dict[str, str]) -> bool:

@@ -215,6 +215,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
 
     def _look_after(self) -> None:
         """Once a second: start a dead worker anew, name who can't be heard, tell how it goes."""
+        if launcher_gone():
+            self.get_logger().error('the launch that started this node is gone, so it ends')
+            self.context.try_shutdown()
+            return
         pipeline = self._pipeline
         if self._state == 'active' and pipeline is not None and not pipeline.worker.alive:
             self.get_logger().error('the worker thread had died and is started anew')
@@ -328,6 +332,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def launcher_gone() -> bool:
+    """Return whether the launch process that is to outlive the node has ended."""
+    launcher = os.environ.get('LLMSEG_LAUNCH_PID')
+    if not launcher:
+        return False
+    try:
+        os.kill(int(launcher), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs under another user
+        return False
+    return False
 
 
 def end_by(handler: Any) -> None:
