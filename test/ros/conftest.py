@@ -182,6 +182,12 @@ def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegP
     process.stop()
 
 
+@pytest.fixture(scope='session')
+def seg_process() -> type[SegProcess]:
+    """Give what starts a node, for fixtures that keep one over several tests."""
+    return SegProcess
+
+
 @pytest.fixture
 def start_seg(graph: None, tmp_path: Path) -> Iterator[Callable[..., SegProcess]]:
     """Start nodes that are ended with the test; unasked they load no model."""

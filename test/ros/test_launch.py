@@ -11,11 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip('launch', reason='launch is not on PyPI; it comes with ROS 2')
 pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI; it comes with ROS 2')
 pytest.importorskip('llmseg_ros.msg')
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch_ros.utilities import evaluate_parameters
@@ -107,6 +109,63 @@ def test_arguments_become_parameters() -> None:
 def test_an_argument_that_is_neither_true_nor_false_is_refused() -> None:
     with pytest.raises(ValueError, match=r"autostart is 'maybe', expected true or false"):
         make(autostart='maybe')
+
+
+def test_a_parameter_file_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"config: there is no file 'missing\.yaml'"):
+        make(config='missing.yaml')
+
+
+def test_rviz_is_looked_for_before_the_node_is_started() -> None:
+    try:
+        get_package_prefix('rviz2')
+    except PackageNotFoundError:
+        with pytest.raises(ValueError, match='rviz:=true needs rviz2: apt install'):
+            make(rviz='true')
+    else:
+        assert len(make(rviz='true')) == 2
+
+
+def test_of_two_cameras_what_would_have_no_effect_is_not_listed() -> None:
+    assert not {'image', 'namespace'} & set(arguments('two_cameras.launch.py'))
+    assert 'use_sim_time' not in arguments('replay.launch.py')
+
+
+@pytest.mark.parametrize(
+    ('topic', 'transport', 'fits'),
+    [
+        ('/camera/image', '', True),
+        ('/camera/image', 'raw', True),
+        ('/camera/image', 'compressed', False),
+        ('/zipped/image', '', True),
+        ('/zipped/image', 'compressed', True),
+        ('/zipped/image', 'raw', False),
+        ('/image', '', False),
+        ('/odometry', '', False),
+    ],
+)
+def test_a_bag_without_the_images_is_not_played(
+    topic: str, transport: str, fits: bool, tmp_path: Path
+) -> None:
+    topics = [
+        ('/camera/image', 'sensor_msgs/msg/Image'),
+        ('/zipped/image/compressed', 'sensor_msgs/msg/CompressedImage'),
+        ('/odometry', 'nav_msgs/msg/Odometry'),
+    ]
+    entries = [{'topic_metadata': {'name': name, 'type': kind}} for name, kind in topics]
+    metadata = {'rosbag2_bagfile_information': {'topics_with_message_count': entries}}
+    (tmp_path / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    check_bag = load('replay.launch.py').check_bag
+    if fits:
+        check_bag(str(tmp_path), topic, transport)
+    else:
+        with pytest.raises(ValueError, match=f'has no images on {topic}, give image:=TOPIC'):
+            check_bag(str(tmp_path), topic, transport)
+
+
+def test_a_bag_that_is_not_there_is_told() -> None:
+    with pytest.raises(ValueError, match=r"bag: there is no 'missing_bag'"):
+        load('replay.launch.py').check_bag('missing_bag', '/image', '')
 
 
 AS_ROS2_LAUNCH_DOES = """
