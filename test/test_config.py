@@ -26,6 +26,35 @@ def test_settings_are_read(tmp_path, text):
     assert config.gate == SegmenterConfig().gate
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        'seg:\n  ros__parameters:\n    fusion: {name: mean}\n',
+        '/seg:\n  ros__parameters:\n    fusion: {name: mean}\n',
+        '/left/seg:\n  ros__parameters:\n    fusion.name: mean\n',
+        'left:\n  seg:\n    ros__parameters:\n      fusion: {name: mean}\n',
+        '/*:\n  ros__parameters:\n    fusion: {name: mean}\n',
+        '/eyes:\n  ros__parameters:\n    fusion: {name: mean}\n',
+        'ros__parameters:\n  fusion: {name: mean}\n',
+        '/camera:\n  ros__parameters: {rate: 3}\n'
+        '/seg:\n  ros__parameters: {fusion: {name: mean}}\n',
+        '/**:\n  ros__parameters: {fusion: {name: max}, use_sim_time: true}\n'
+        '/seg:\n  ros__parameters: {fusion.name: mean, start_type_description_service: true}\n',
+    ],
+)
+def test_a_parameter_file_may_name_the_node(tmp_path, text):
+    path = tmp_path / 'config.yaml'
+    path.write_text(text)
+    assert load_config(path) == build_config({'fusion': {'name': 'mean'}})
+
+
+def test_a_parameter_file_of_other_nodes_is_refused(tmp_path):
+    path = tmp_path / 'config.yaml'
+    path.write_text('/a:\n  ros__parameters: {}\n/b/c:\n  ros__parameters: {}\n')
+    with pytest.raises(ConfigError, match=r'config\.yaml: it is for /a, /b/c: name one of them'):
+        load_config(path)
+
+
 def test_an_empty_file_is_the_default(tmp_path):
     path = tmp_path / 'config.yaml'
     path.write_text('')

@@ -7,7 +7,7 @@ from rosbags.typesys.store import Typestore
 
 from llmseg_ros.files import shipped_path
 
-IMAGE_TOPIC = '/camera/image'
+IMAGE_TOPIC = '/camera/image_raw'
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 FRAME_ID = 'camera'
 CLASSES_TOPIC = '/seg/classes'

@@ -77,7 +77,7 @@ def from_images(
 ) -> None:
     """Make a bag of the images of a folder, in the order of their names.
 
-    They are on /camera/image, or with --compressed on /camera/image/compressed.
+    They are on /camera/image_raw, or with --compressed on /camera/image_raw/compressed.
 
     \b
     Example:

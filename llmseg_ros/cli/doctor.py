@@ -16,9 +16,14 @@ import typer
 
 from llmseg_ros.cli.common import CommandError, print_table, waiting
 from llmseg_ros.files import shipped_path, write_json
+from llmseg_ros.ros.transport import (
+    PROFILE_VARIABLES,
+    RECEIVE_BUFFER,
+    SHARED_PROFILE,
+    granted_buffer,
+)
 
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-DISTROS = ('jazzy', 'kilted', 'lyrical', 'humble', 'rolling')
+DISTROS = {'7': 'jazzy', '9': 'kilted'}  # by the first number of rclpy's version
 PROBE_SECONDS = 90
 
 # Each runs in a process of its own, since a part built against another NumPy or another ROS
@@ -148,6 +153,7 @@ def examine() -> list[Part]:
         distro_part(),
         probed['RMW'],
         profile_part(rmw),
+        buffer_part(),
         *(probed[name] for name in ('interfaces', 'cv_bridge', 'vision_msgs')),
         key_part(),
     ]
@@ -184,20 +190,20 @@ def distro_part() -> Part:
     """Name the ROS distribution: the sourced one, else the one of the PyPI wheels."""
     if distro := os.environ.get('ROS_DISTRO'):
         return Part('ROS distro', 'ok', f'{distro} (sourced)')
-    for distro in DISTROS:
-        try:
-            version = metadata.version(f'ros-{distro}-rclpy')
-        except metadata.PackageNotFoundError:
-            continue
-        return Part('ROS distro', 'ok', f'{distro} (PyPI wheels, rclpy {version})')
-    return Part('ROS distro', 'missing', 'none sourced, no wheels', REMEDIES['rclpy'])
+    try:
+        version = metadata.version('ros-rclpy')
+    except metadata.PackageNotFoundError:
+        return Part('ROS distro', 'missing', 'none sourced, no wheels', REMEDIES['rclpy'])
+    distro = DISTROS.get(version.partition('.')[0], 'unknown distro')
+    return Part('ROS distro', 'ok', f'{distro} (PyPI wheels, rclpy {version})')
 
 
 def profile_part(rmw: str) -> Part:
-    """Tell whether the Fast DDS profile that lets large images through is in force."""
+    """Tell whether the Fast DDS profile that lets a camera's large images through is in force."""
     name = 'Fast DDS profile'
     try:
-        remedy = f'export {PROFILE_VARIABLES[-1]}={shipped_path("config/fastdds.xml")}'
+        profile = shipped_path(SHARED_PROFILE)
+        remedy = f'export {PROFILE_VARIABLES[0]}={profile} where camera drivers are started'
     except FileNotFoundError as error:
         remedy = f'{error.filename} is {error.strerror}'
     if rmw and 'fastrtps' not in rmw:
@@ -207,7 +213,18 @@ def profile_part(rmw: str) -> Part:
             if os.path.isfile(path):
                 return Part(name, 'ok', path)
             return Part(name, 'problem', f'{variable} names no file: {path}', remedy)
-    return Part(name, 'missing', 'default transports lose large images', remedy)
+    detail = 'the node has its own; large images of best-effort cameras are lost'
+    return Part(name, 'missing', detail, remedy)
+
+
+def buffer_part() -> Part:
+    """Tell whether the kernel's receive buffers hold an image, so that no driver needs more."""
+    granted = granted_buffer()
+    detail = f'net.core.rmem_max is {granted} bytes'
+    if granted >= RECEIVE_BUFFER:
+        return Part('receive buffer', 'ok', detail)
+    remedy = f'sysctl -w net.core.rmem_max={RECEIVE_BUFFER}, for cameras without the profile'
+    return Part('receive buffer', 'missing', detail, remedy)
 
 
 def key_part() -> Part:

@@ -245,7 +245,7 @@ def test_bag_from_images(
     with pytest.raises(SystemExit):
         main(['bag', 'info', str(tmp_path / 'out')])
     printed = capsys.readouterr().out
-    assert f'/camera/image{"/compressed" if flags else ""} ' in printed
+    assert f'/camera/image_raw{"/compressed" if flags else ""} ' in printed
     assert '2 messages in 0.25 s' in printed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,37 @@ def test_profile_part(
 def test_a_sourced_distro_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('ROS_DISTRO', 'humble')
     assert distro_part().detail == 'humble (sourced)'
+
+
+@pytest.mark.parametrize(
+    ('version', 'named'),
+    [('7.1.6', 'jazzy (PyPI'), ('9.1.2', 'kilted (PyPI'), ('11.0.0', 'unknown distro (PyPI')],
+)
+def test_the_distro_of_the_wheels_is_named(
+    monkeypatch: pytest.MonkeyPatch, version: str, named: str
+) -> None:
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    monkeypatch.setattr(doctor.metadata, 'version', {'ros-rclpy': version}.__getitem__)
+    part = distro_part()
+    assert part.state == 'ok'
+    assert part.detail.startswith(named)
+
+
+def test_the_wheels_of_this_environment_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('rclpy')
+    wheels = any(d.name == 'ros-rclpy' for d in metadata.distributions())
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    assert (distro_part().state == 'ok') == wheels
+
+
+@pytest.mark.parametrize(('granted', 'state'), [(212992, 'missing'), (4 << 20, 'ok')])
+def test_buffers_too_small_for_an_image_are_told(
+    monkeypatch: pytest.MonkeyPatch, granted: int, state: str
+) -> None:
+    monkeypatch.setattr(doctor, 'granted_buffer', lambda: granted)
+    part = doctor.buffer_part()
+    assert part.state == state
+    assert ('sysctl -w net.core.rmem_max=4194304' in part.remedy) == (state != 'ok')
 
 
 def test_the_key_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
