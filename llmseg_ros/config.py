@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
+from llmseg_ros.parameter_layout import node_parameters
 
 T = TypeVar('T')
 
@@ -28,7 +30,6 @@ NODE_NAME = 'seg'
 NODE_SECTIONS = (  # of the same file, read by the node alone
     *('node', 'classes', 'use_sim_time', 'qos_overrides', 'start_type_description_service'),
 )
-PARAMETERS = 'ros__parameters'
 
 
 class ConfigError(ValueError):
@@ -329,46 +330,9 @@ def load_sections(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise ConfigError(f'configuration {path}: expected settings by name')
     try:
-        return parameters_of_node(data)
-    except ConfigError as error:
+        return node_parameters(data, NODE_NAME)
+    except ValueError as error:
         raise ConfigError(f'configuration {path}: {error}') from error
-
-
-def parameters_of_node(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of a ROS parameter file by section; another mapping as it is.
-
-    Raises:
-        ConfigError: the file is for other nodes.
-    """
-    found = dict(nodes_below({'**': data} if PARAMETERS in data else data))
-    if not found:
-        return data
-    wanted = [name for name in found if name.rpartition('/')[2] in ('*', '**', NODE_NAME)]
-    if not wanted and len(found) > 1:
-        raise ConfigError(f'it is for {", ".join(found)}: name one of them {NODE_NAME} or /**')
-    merged: dict[str, Any] = {}
-    for name in wanted or found:
-        if not isinstance(found[name], Mapping):
-            raise ConfigError(f'{name}: expected settings by name')
-        for key, value in found[name].items():
-            section, _, setting_name = str(key).partition('.')
-            values = {setting_name: value} if setting_name else value
-            if isinstance(values, Mapping) and isinstance(merged.get(section, {}), Mapping):
-                values = {**merged.get(section, {}), **values}
-            merged[section] = values
-    return merged
-
-
-def nodes_below(data: Mapping[str, Any], name: str = '') -> Iterator[tuple[str, Any]]:
-    """Give every node named in a ROS parameter file, with its namespace, and its parameters."""
-    for key, value in data.items():
-        if not isinstance(value, Mapping):
-            continue
-        below = f'{name}/{str(key).strip("/")}'
-        if PARAMETERS in value:
-            yield below, value[PARAMETERS]
-        else:
-            yield from nodes_below(value, below)
 
 
 def build_config(data: Mapping[str, Any]) -> SegmenterConfig:
