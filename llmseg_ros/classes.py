@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BACKGROUND_ID = 0
+BACKGROUND_NAMES = ('background', '_background_', '__background__')  # as class files have it
 MAX_NAME_LENGTH = 64
 MAX_CLASSES = 1000  # in one list
 MAX_ID = 65534  # 65535 is "unlabelled" in a mono16 label image
@@ -91,7 +92,9 @@ def clean_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
             messages.append(f'{error}: refused')
             continue
         key = name_key(cleaned)
-        if key in accepted:
+        if key in BACKGROUND_NAMES:
+            messages.append(f'class name {cleaned!a} is what no class covers, id 0: left out')
+        elif key in accepted:
             messages.append(f'class name {cleaned!a} repeats {accepted[key]!a}: merged')
         elif len(accepted) >= MAX_CLASSES:
             messages.append(f'class name {cleaned!a} is beyond {MAX_CLASSES} classes: refused')

@@ -26,6 +26,7 @@ from llmseg_ros.method.fusion import class_maps, class_probabilities
 from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
 from llmseg_ros.method.refine import available_refiner, refine
 from llmseg_ros.method.stages import Shared, StageClock
+from llmseg_ros.name_notes import notes_on_names
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -47,6 +48,7 @@ class Segmenter:
         config: in force.
         encoder: in use.
         vocabulary: in force; replaced as a whole.
+        notes: a sentence for every name in force that will not be found as meant.
         on_new_subclasses: called after an answer of the language model has changed the vocabulary,
             on the thread that asked.
     """
@@ -101,7 +103,9 @@ class Segmenter:
                 [entry.name for entry in update.classes], self._take_subclasses
             )
             self.vocabulary = self._describe(update, self.config)
-            return update
+            names = [entry.name for entry in update.classes]
+            self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
+            return dataclasses.replace(update, messages=(*update.messages, *self.notes))
 
     @property
     def asking(self) -> AskingStatus:

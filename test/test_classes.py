@@ -37,6 +37,13 @@ def test_the_rest_of_a_list_with_bad_names_is_accepted():
     assert [message.rsplit(': ', 1)[1] for message in messages] == ['refused', 'merged', 'refused']
 
 
+@pytest.mark.parametrize('name', ['background', 'Background', '_background_', '__background__'])
+def test_the_background_is_no_class(name):
+    names, messages = clean_names([name, 'cat'])
+    assert names == ['cat']
+    assert messages == [f'class name {name!r} is what no class covers, id 0: left out']
+
+
 def test_a_list_has_a_limit():
     names, messages = clean_names(f'class {i}' for i in range(MAX_CLASSES + 2))
     assert len(names) == MAX_CLASSES

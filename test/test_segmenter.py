@@ -133,6 +133,17 @@ def test_classes_change_at_run_time(segmenter):
         segmenter.set_classes(CLASSES)
 
 
+def test_names_that_will_not_be_found_as_meant_are_told(segmenter):
+    update = segmenter.set_classes(['sofa', 'background', 'couch', 'cat', '猫'])
+    assert [entry.name for entry in update.classes] == ['sofa', 'couch', 'cat', '猫']
+    refused, synonyms, strange = update.messages
+    assert refused == "class name 'background' is what no class covers, id 0: left out"
+    assert synonyms.startswith("'sofa' and 'couch' are one class")
+    assert strange.startswith("'猫' resembles nothing the encoder knows")
+    assert segmenter.notes == (synonyms, strange)
+    assert segmenter.set_classes(['sofa', 'cat']).messages == ()
+
+
 def test_a_frame_keeps_the_class_list_it_began_with(segmenter):
     """Lists change from another thread while frames are segmented; none mixes two lists."""
     lists = (CLASSES, ['cat'], [], ['sofa', 'cat'])

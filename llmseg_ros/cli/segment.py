@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +83,7 @@ def segment(
         results.append({'image': str(path), **written, **result_as_json(result)})
     failed = sum('error' in result for result in results)
     if json:
-        write_json(json, {'encoder': segmenter.encoder.name, 'images': results})
+        write_json(json, {**about_results(segmenter), 'images': results})
     if failed:
         raise CommandError(f'{failed} of {len(paths)} images could not be segmented')
 
@@ -213,7 +213,10 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
         settings = replace(settings, subclasses=replace(settings.subclasses, llm='off'))
         settings, known = look_up_subclasses(settings, accepted, progress)
     with waiting('loading the model'):
-        return load_with_known(settings, accepted, known)
+        segmenter = load_with_known(settings, accepted, known)
+    for sentence in segmenter.notes:
+        note(sentence)
+    return segmenter
 
 
 def accepted_names(names: Sequence[str]) -> list[str]:
@@ -262,6 +265,21 @@ def write_images(stem: Path, rgb: NDArray[np.uint8], result: Segmentation) -> di
             picture.save(partial, format='PNG')
         written[kind] = str(path)
     return written
+
+
+def about_results(segmenter: Segmenter) -> dict[str, Any]:
+    """Return what holds for all images as plain values: all classes, and what the keys mean."""
+    return {
+        'encoder': segmenter.encoder.name,
+        'classes': [asdict(item) for item in segmenter.vocabulary.classes],
+        'keys': {
+            'id': 'value of the class in NAME_labels.png; 0 is background',
+            'score': 'how strongly the image as a whole shows the class, 0 to 1, before it is '
+            'searched for by pixel; to be compared within an image, no probability',
+            'area': 'pixels',
+            'box': 'left, top, width and height in pixels',
+        },
+    }
 
 
 def result_as_json(result: Segmentation) -> dict[str, Any]:

@@ -67,3 +67,12 @@ class MeaningEncoder(Encoder, Protocol):
     def encode_meaning(self, names: Sequence[str]) -> torch.Tensor:
         """Encode what names mean into (n, e) float32, rows of length 1."""
         ...
+
+
+@runtime_checkable
+class ListEncoder(Encoder, Protocol):
+    """An encoder that knows things by a list of names, so that others may resemble none of it."""
+
+    def unknown_names(self, names: Sequence[str]) -> list[str]:
+        """Return those of the names that resemble nothing on its list."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from functools import lru_cache
 
@@ -69,3 +70,9 @@ def _words(name: str) -> list[str]:
     words = singular_words(name_key(name).replace("'s", ''))
     end = next((i for i, word in enumerate(words) if word in PREPOSITIONS), len(words))
     return words[:end]
+
+
+def is_latin(name: str) -> bool:
+    """Return whether all letters of a name are Latin; digits and signs are no letters."""
+    letters = filter(str.isalpha, unicodedata.normalize('NFKC', name))
+    return all(unicodedata.name(letter, '').startswith('LATIN') for letter in letters)

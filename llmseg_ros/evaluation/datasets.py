@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.class_files import ClassFile, ClassFileError, read_class_file
-from llmseg_ros.classes import BACKGROUND_ID, clean_names, name_key
+from llmseg_ros.classes import BACKGROUND_ID, BACKGROUND_NAMES, clean_names, name_key
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.image_files import ImageFileError, is_image_name, opened_image, read_image_file
 
@@ -79,7 +79,7 @@ def folder_dataset(root: Path, ignore: int = 255, background: bool | None = None
     """
     names, values = read_classes(root / 'classes.txt')
     if background is None:
-        background = name_key(names[0]) == 'background'
+        background = name_key(names[0]) in BACKGROUND_NAMES
     classes = tuple(names[1:] if background else names)
     check_names(classes, root / 'classes.txt')
     if ignore in values:

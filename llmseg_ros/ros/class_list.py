@@ -15,7 +15,13 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import Header
 
-from llmseg_ros.classes import ClassRegistry, ClassUpdate, clean_names, name_key
+from llmseg_ros.classes import (
+    BACKGROUND_NAMES,
+    ClassRegistry,
+    ClassUpdate,
+    clean_names,
+    name_key,
+)
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import label_map_to_label_info, vocabulary_to_label_map
@@ -140,7 +146,7 @@ class ClassListInterface:
         except Exception as error:  # whatever the encoder raises is told to whoever asked
             response.message = str(error)[:MAX_MESSAGE]
         else:
-            in_force = {name_key(entry.name) for entry in update.classes}
+            in_force = {name_key(entry.name) for entry in update.classes} | set(BACKGROUND_NAMES)
             response.success = all(name_key(name) in in_force for name in request.names)
             response.message = '; '.join(update.messages)[:MAX_MESSAGE]
         finally:

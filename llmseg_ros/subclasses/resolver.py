@@ -102,6 +102,17 @@ class Resolver:
             for pack in self._packs
         )
 
+    def synonyms_among(self, names: Iterable[str]) -> list[list[str]]:
+        """Return the groups of names that the first file to know them has as one class."""
+        groups: dict[tuple[int, str], list[str]] = {}
+        for name in names:
+            key = name_key(name)
+            for index, pack in enumerate(self._packs):
+                if key in pack.keys:
+                    groups.setdefault((index, pack.keys[key]), []).append(name)
+                    break
+        return [group for group in groups.values() if len(group) > 1]
+
     def resolve_all(
         self,
         names: Iterable[str],

@@ -70,6 +70,15 @@ def test_bad_files_fail_alone(finished: Finished) -> None:
     assert 'Traceback' not in finished.err
 
 
+def test_json_lists_every_class_and_says_what_its_keys_mean(finished: Finished) -> None:
+    data = json.loads((finished.folder / 'result.json').read_text(encoding='utf-8'))
+    listed = [(item['id'], item['name'], item['source']) for item in data['classes']]
+    assert listed == [(1, 'cat', 'pack'), (2, 'cup', 'pack'), (3, 'airplane', 'pack')]
+    assert 'tabby' in ' '.join(data['classes'][0]['subclasses'])
+    described = set(finished.images['a/x.png']['classes'][0]) - {'name'}
+    assert set(data['keys']) == described
+
+
 def test_the_cat_is_a_cat(finished: Finished) -> None:
     image = finished.images['a/x.png']
     cat = image['classes'][0]

@@ -11,6 +11,7 @@ from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, EvidenceEncoder
 from llmseg_ros.encoders.imagenet import ImageNetEncoder, SentenceEncoder, smooth
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
+from llmseg_ros.files import shipped_path
 
 CPU = torch.device('cpu')
 SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
@@ -102,6 +103,19 @@ def test_a_sheep_is_no_sheepdog(encoder):
         dogs = [k for k, other in enumerate(names) if 'sheepdog' in other]
         assert evidence[dogs].sum() == 0
     assert encoder.encode_evidence(['sheepdog'])[0][dogs].sum() > 0.9
+
+
+def test_names_that_resemble_nothing_are_told(encoder):
+    known = ['cat', 'column', 'counter', 'café', 'T-shirt', '4x4', 'person']
+    unknown = ['猫', '犬', '椅子', '고양이', 'кошка', '🐱', 'algorithm']
+    assert encoder.unknown_names([*known, *unknown]) == unknown
+
+
+def test_no_shipped_class_list_has_a_name_that_resembles_nothing(encoder):
+    files = sorted(shipped_path('config/classes').glob('*.txt'))
+    names = [line for file in files for line in file.read_text().splitlines() if line]
+    assert len(names) > 500
+    assert encoder.unknown_names(names) == []
 
 
 def test_a_restart_encodes_no_name_again(encoder, monkeypatch):
