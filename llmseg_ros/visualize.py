@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.classes import BACKGROUND_ID
+from llmseg_ros.legend_text import LegendText
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
-
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    from PIL import Image
 
 Rgb = NDArray[np.uint8]
 
@@ -95,6 +92,8 @@ def label_image(labels: NDArray[np.integer]) -> Image.Image:
 def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]], scale: float = 1.0) -> Rgb:
     """Return the image with a strip below it that names the colours of (id, text) entries.
 
+    A text with characters that are in no font begins with its id.
+
     Args:
         rgb: (H, W, 3) image.
         entries: class ids and what to write beside their colours.
@@ -102,12 +101,12 @@ def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]], scale: float = 1.0)
     """
     from PIL import Image, ImageDraw
 
-    font = _legend_font(LEGEND_FONT_SIZE * scale)
+    legend = LegendText(LEGEND_FONT_SIZE * scale)
     margin, swatch = round(LEGEND_MARGIN * scale), round(SWATCH * scale)
     width = rgb.shape[1]
     room = width - 2 * margin - swatch
-    texts = [_fitting(text, font, room) for _, text in entries]
-    widest = max((font.getlength(text) for text in texts), default=0)
+    texts = [legend.fitting(text, room, str(class_id)) for class_id, text in entries]
+    widest = max((legend.width(text) for text in texts), default=0)
     column = math.ceil(2 * margin + swatch + widest)
     columns = max(1, width // column)
     row_height = swatch + margin
@@ -119,8 +118,7 @@ def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]], scale: float = 1.0)
         y = margin + (index // columns) * row_height
         colour = tuple(palette(class_id + 1)[-1].tolist())
         draw.rectangle((x, y, x + swatch, y + swatch), fill=colour, outline='black')
-        position = (x + swatch + margin // 2, y + swatch // 2)
-        draw.text(position, text, fill='black', font=font, anchor='lm')
+        legend.draw(draw, x + swatch + margin // 2, y + swatch // 2, text)
     return np.vstack([rgb, np.asarray(strip)])
 
 
@@ -147,27 +145,3 @@ def _scale_to_width(rgb: Rgb, width: int) -> Rgb:
         rgb, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     return np.asarray(scaled, np.uint8)
-
-
-def _fitting(text: str, font: Font, width: float) -> str:
-    """Return the text on one line, without what no font can draw, cut to a width in pixels."""
-    line = ''.join(char if char.isprintable() else '\N{REPLACEMENT CHARACTER}' for char in text)
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(line + '…') > width:
-        line = line[:-1]
-    return line + '…'
-
-
-@lru_cache(maxsize=2)
-def _legend_font(size: float) -> Font:
-    """Return matplotlib's DejaVu Sans, which knows more scripts, else Pillow's own font."""
-    from PIL import ImageFont
-
-    matplotlib = importlib.util.find_spec('matplotlib')
-    if matplotlib and matplotlib.submodule_search_locations:
-        folder = Path(matplotlib.submodule_search_locations[0])
-        path = folder / 'mpl-data' / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
-        if path.exists():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)

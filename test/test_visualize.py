@@ -129,6 +129,47 @@ def test_legend_draws_any_text(text: str, width: int) -> None:
     assert result.shape[1] == width
 
 
+def strip_of(text: str, class_id: int = 1) -> np.ndarray:
+    return add_legend(np.zeros((4, 300, 3), np.uint8), [(class_id, text)])[4:]
+
+
+@pytest.mark.parametrize(
+    ('text', 'other'),
+    [
+        *(('猫', '犬'), ('고양이', '강아지'), ('ねこ', 'いぬ'), ('🐱', '🚗'), ('кошка', 'собака')),
+        *(('قطة', 'كلب'), ('बिल्ली', 'कुत्ता'), ('แมว', 'หมา'), ('☕️', '✈️'), ('café', 'cafe')),
+    ],
+)
+def test_legend_knows_the_script(text: str, other: str) -> None:
+    """Two names are drawn as two, and not as boxes that stand for what no font has."""
+    from llmseg_ros.legend_text import LegendText
+
+    assert LegendText(16).fitting(text, 300, '1') == text
+    assert (strip_of(text) != strip_of(other)).any()
+
+
+def test_legend_tells_by_its_id_what_no_font_has() -> None:
+    from llmseg_ros.legend_text import LegendText
+
+    assert LegendText(16).fitting('\U00013000 3 %', 300, '7') == '7 \N{REPLACEMENT CHARACTER} 3 %'
+    ink = [(strip_of('\U00013000', class_id) == 0).all(axis=2) for class_id in (7, 8)]
+    assert (ink[0] != ink[1]).any()
+
+
+def test_legend_is_drawn_without_the_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmseg_ros import legend_text
+
+    for cached in (legend_text._font_files, legend_text._font, legend_text._font_with):
+        cached.cache_clear()
+    monkeypatch.setattr(legend_text, 'FONT_PACKAGES', ())
+    try:
+        assert (strip_of('cat') != strip_of('dog')).any()
+        assert legend_text.LegendText(16).fitting('猫', 300, '1').startswith('1 ')
+    finally:
+        for cached in (legend_text._font_files, legend_text._font, legend_text._font_with):
+            cached.cache_clear()
+
+
 def test_legend_cuts_long_text_at_the_edge() -> None:
     rgb = np.zeros((4, 200, 3), np.uint8)
     strip = add_legend(rgb, [(1, 'W' * 64)])[4:]
