@@ -14,6 +14,7 @@ import argparse
 import os
 import platform
 import string
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -228,7 +229,11 @@ def compare_loops(folder: Path, frames: Sequence[NDArray[np.uint8]]) -> list[dic
         '20 candidates': (20, replace(base, gate=everything)),
     }
     rows = []
-    for name, (forced, config) in cases.items():
+    begin = time.monotonic()
+    for number, (name, (forced, config)) in enumerate(cases.items()):
+        left = (time.monotonic() - begin) / max(1, number) * (len(cases) + 1 - number) / 60
+        about = f', about {left:.1f} min to go' if number else ''
+        print(f'{number + 1} of {len(cases) + 1}: {name}{about}', file=sys.stderr, flush=True)
         segmenter = Segmenter(config, CLASSES)
         state = torch.load(base.simseg.checkpoint, weights_only=True)['state_dict']
         port = PublishedLoop(state, segmenter.encoder.encode_text(CLASSES))
@@ -255,6 +260,7 @@ def compare_windows(
     """Time open_clip's six windows of a frame in one forward and one by one."""
     import open_clip
 
+    print('the last: windows of open_clip', file=sys.stderr, flush=True)
     random = open_clip.CLIP(**open_clip.get_model_config(model))
     torch.save(random.state_dict(), folder / 'clip.pt')
     config = OpenClipConfig(model=model, pretrained=str(folder / 'clip.pt'), templates='photo')

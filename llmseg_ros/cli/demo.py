@@ -42,9 +42,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print what each scene was found to be, and how the frames fared."""
     rows = []
     for scene, found in summary['scenes'].items():
-        shares = [f'{name} {100 * share:.1f} %' for name, share in found['shares'].items()]
-        rows.append((scene, found['frames'], ', '.join(shares[:3]) or 'background only'))
-    print_table(('scene', 'frames', 'found, share of the pixels'), rows)
+        classes = [
+            f'{name} in {found["found_in"][name]} ({100 * share:.1f} %)'
+            for name, share in found['shares'].items()
+        ]
+        rows.append((scene, found['frames'], ', '.join(classes[:3]) or 'background only'))
+    print_table(('scene', 'frames', 'found in how many (mean share of the pixels of all)'), rows)
     latency = summary['latency_ms']
     print(
         f'{summary["frames_received"]} of {summary["frames_sent"]} frames answered, '

@@ -77,13 +77,18 @@ def latency(sent: Mapping[int, int], received: Received) -> dict[str, float]:
 
 
 def describe(stamps: Sequence[int], received: Received) -> dict[str, Any]:
-    """Return how many frames of a scene came back, and the mean share of each class in them."""
+    """Return how many frames of a scene came back, and in how many of them, and on what mean share
+    of the pixels of all of them, each class was found.
+    """
     shares: Counter[str] = Counter()
+    found_in: Counter[str] = Counter()
     for stamp in stamps:
         for name, share in shares_of(received.labels[stamp], received.names).items():
             shares[name] += share / len(stamps)  # type: ignore[assignment]
+            found_in[name] += 1
     return {
         'frames': len(stamps),
+        'found_in': {name: found_in[name] for name, _ in shares.most_common()},
         'shares': {name: round(share, 4) for name, share in shares.most_common()},
     }
 

@@ -151,7 +151,11 @@ def evaluation_page(
         time_section(totals_ms, ids, run['timing_ms'], 'images'),
         about_section(run),
     ]
-    facts = [Fact('images', f'{summary["images"]:,}'), Fact('classes', str(len(dataset.classes)))]
+    background = ' and background' if dataset.background else ''
+    facts = [
+        Fact('images', f'{summary["images"]:,}'),
+        Fact('classes', f'{len(dataset.classes)}{background}'),
+    ]
     facts += [
         Fact(title, percent(run[key]))
         for key, title in (

@@ -113,7 +113,11 @@ def test_numbers_of_the_report() -> None:
     sent = {1: 5_000_000, 2: 7_000_000, 5: 10_000_000, 6: 11_000_000}
     assert latency(sent, received) == {'p50': 15.0, 'p95': 24.0}  # of 5, 15 and 25 ms
     assert shares_of(labels[2], received.names) == {'cat': 0.5, 'cup': 0.25}
-    assert describe([1, 2], received) == {'frames': 2, 'shares': {'cat': 0.625, 'cup': 0.125}}
+    assert describe([1, 2], received) == {
+        'frames': 2,
+        'found_in': {'cat': 2, 'cup': 1},
+        'shares': {'cat': 0.625, 'cup': 0.125},
+    }
     assert answered_by_scene(range(1, 9), received) == {
         'cat': [1, 2],
         'cup': [],
