@@ -147,6 +147,7 @@ def test_numbers_by_hand() -> None:
     assert 'first: 50.0 %' in page.text
     assert 'second: 100.0 %' in page.text
     assert 'first: 31.0 ms' in page.text
+    assert '2 and background' in page.text
     assert '58.3 %' in page.text  # mIoU of both
     assert 'Not all images' in page.text  # the dataset has no samples at all
 
