@@ -24,7 +24,8 @@ BACKGROUND_WORDS = (
     *('curtain', 'stair', 'floor', 'hill', 'rail', 'fence'),
 )
 
-NODE_SECTIONS = ('node', 'classes', 'use_sim_time')  # of the same file, read by the node alone
+# of the same file, read by the node or by `llmseg evaluate` alone
+NODE_SECTIONS = ('node', 'classes', 'use_sim_time', 'evaluation')
 
 
 class ConfigError(ValueError):
@@ -85,15 +86,41 @@ class OpenClipConfig:
     attention: str = setting(
         'naclip',
         'attention of the last block',
-        ('vanilla', 'maskclip', 'sclip', 'clearclip', 'naclip'),
+        ('vanilla', 'maskclip', 'value', 'sclip', 'clearclip', 'naclip'),
+    )
+    tower: str = setting(
+        'trained',
+        "the image tower as it was trained, or as mmseg has it for MaskCLIP: GELU, ImageNet's mean "
+        'and standard deviation',
+        ('trained', 'mmseg'),
+        restart=True,
+    )
+    positions: str = setting(
+        'auto',
+        'position embeddings on other grids, bicubic: with antialias as open_clip, with the offset '
+        'of the published code, or plain; auto: offset for the weights of OpenAI (tag openai)',
+        ('auto', 'antialias', 'offset', 'plain'),
+        restart=True,
     )
     templates: str = setting(
         'imagenet',
-        'text templates: imagenet (80), short (7), photo (1), or a file with one a line',
+        'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
+        'and maskclip (85), or a file with one a line',
         restart=True,
     )
     short_side: int = setting(336, 'image short side in pixels', low=16, high=2048)
     long_side: int = setting(2048, 'limit of the image long side in pixels', low=16, high=8192)
+    resize: str = setting(
+        'pillow',
+        "of images: Pillow's bicubic, as in training, or OpenCV's bilinear, as published",
+        ('pillow', 'opencv'),
+    )
+    fit: str = setting(
+        'round',
+        'sides that are not whole patches: rounded, or as published cut (NACLIP, SCLIP), padded '
+        'around every window (ClearCLIP) or padded at the end (MaskCLIP)',
+        ('round', 'cut', 'pad', 'pad_end'),
+    )
     windows: bool = setting(True, 'encode by sliding windows, else the whole image at once')
     window: int = setting(224, 'window side in pixels', low=16, high=2048)
     stride: int = setting(112, 'window stride in pixels', low=16, high=2048)
@@ -116,7 +143,8 @@ class SimSegConfig:
     )
     templates: str = setting(
         'imagenet',
-        'text templates: imagenet (80), short (7), photo (1), or a file with one a line',
+        'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
+        'and maskclip (85), or a file with one a line',
         restart=True,
     )
     input_size: int = setting(288, 'side of the square input in pixels', low=16, high=1024)
@@ -194,6 +222,11 @@ class GateConfig:
         low=0.0,
         high=2.0,
     )
+    background: str = setting(
+        '',
+        'simseg: name that takes part in the gate and a place of it, and is never a label: as '
+        'published, background',
+    )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
     hysteresis: float = setting(
         0.0,
@@ -226,10 +259,21 @@ class BackgroundConfig:
     probability: float = setting(
         0.1, 'probability: of the best class, below which is background', low=0.0, high=1.0
     )
+    area_threshold: float = setting(
+        0.0,
+        'probability, names and none: least part of the pixels of classes that a class may have '
+        "alone, before the threshold (SCLIP's for PASCAL VOC is 0.1); 0: any",
+        low=0.0,
+        high=1.0,
+    )
     words: tuple[str, ...] = setting(
         BACKGROUND_WORDS,
         'probability and names: what is background; never a requested class, its subclasses or '
         'other names',
+    )
+    keep_words: bool = setting(
+        False,
+        'take words that are requested classes as well, as published; what is both is background',
     )
 
 
@@ -252,6 +296,12 @@ class RefineConfig:
         'crf and pamr: working short side in pixels; crf_binary: 16 a patch',
         low=16,
         high=2048,
+    )
+    pamr_on: str = setting(
+        'probabilities',
+        'pamr: on label probabilities at short_side, or at image size, as published with NACLIP, '
+        'on the similarities of every name before the softmax (without names: on probabilities)',
+        ('probabilities', 'similarities'),
     )
     max_labels: int = setting(
         32,

@@ -22,9 +22,11 @@ from llmseg_ros.config import (
 )
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS, label_logits
-from llmseg_ros.method.fusion import class_maps, class_probabilities
+from llmseg_ros.method.fusion import class_maps
+from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names
+from llmseg_ros.method.patches import average_windows, whole_axis
 from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
-from llmseg_ros.method.refine import available_refiner, refine
+from llmseg_ros.method.refine import Labels, available_refiner, refine, refine_names
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
@@ -136,7 +138,9 @@ class Segmenter:
             new_encoder = encoder_settings(config) != encoder_settings(self.config)
             if new_encoder:
                 self.encoder = create_encoder(config)
-            if new_encoder or used_words(config) not in ((), used_words(self.config)):
+            words = used_words(config)
+            in_gate = config.gate.background not in ('', self.config.gate.background)
+            if new_encoder or in_gate or words not in ((), used_words(self.config)):
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
 
@@ -197,17 +201,16 @@ class Segmenter:
             )
             clock.lap('gate')
             stages = config.fusion, config.background
-            logits_khw = shared.once(
-                ('fuse', *gate, *stages),
-                lambda: fuse_candidates(features, vocabulary, candidates, *stages),
+            by_name = config.background.name in BY_PROBABILITY
+            fuse = compete_by_name if by_name else fuse_candidates
+            if by_name and config.gate.name == 'none':
+                candidates = order_by_size(vocabulary, candidates)
+            fused = shared.once(
+                ('fuse', *gate, *stages), lambda: fuse(features, *gate, candidates, *stages)
             )
             clock.lap('fuse')
-            logits_khw = shared.first_equal(logits_khw)  # fusions differ only with subclasses
-            best_hw, confidence_hw = shared.once(
-                ('refine', *gate, config.refine, logits_khw),
-                lambda: refine(
-                    logits_khw, scores_c[candidates.index_k], rgb, config.refine, shared
-                ),
+            best_hw, confidence_hw = refine_fused(
+                fused, features, scores_c[candidates.index_k], rgb, gate, config, shared
             )
             ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
             labels_hw = ids_k[best_hw]
@@ -227,9 +230,10 @@ def encoder_settings(config: SegmenterConfig) -> tuple[object, ...]:
     return config.encoder, getattr(config, config.encoder.name)
 
 
-def used_words(config: SegmenterConfig) -> tuple[str, ...]:
-    """Return the words a configuration tells background by."""
-    return config.background.words if config.background.name in BY_WORDS else ()
+def used_words(config: SegmenterConfig) -> tuple[str | bool, ...]:
+    """Return the words a configuration tells background by, and whether all of them are kept."""
+    background = config.background
+    return (*background.words, background.keep_words) if background.name in BY_WORDS else ()
 
 
 def find_candidates(
@@ -246,31 +250,105 @@ def find_candidates(
         image_e = torch.nn.functional.normalize(features.pooled_d, dim=-1)
     scores_c = presence_scores(image_e, vocabulary.evidence_cne, vocabulary.members_cn, gate)
     held_c = held_classes(vocabulary, previous, scores_c.device)
-    return scores_c, select_candidates(scores_c, gate, held_c)
+    if gate.name != 'simseg' or not gate.background:
+        return scores_c, select_candidates(scores_c, gate, held_c)
+    if vocabulary.gate_background_e is None:
+        raise ValueError('gate.background needs a segmenter that is configured with it')
+    background_1 = (vocabulary.gate_background_e @ image_e)[None]
+    if held_c is not None:
+        held_c = torch.nn.functional.pad(held_c, (1, 0))
+    index_k, valid_k = select_candidates(torch.cat([background_1, scores_c]), gate, held_c)
+    return scores_c, Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
 
 
 def fuse_candidates(
     features: ImageFeatures,
     vocabulary: Vocabulary,
+    gate: GateConfig,
     candidates: Candidates,
     fusion: FusionConfig,
     background: BackgroundConfig,
 ) -> torch.Tensor:
-    """Return the (k + 1, h, w) label logits of background and the candidates.
+    """Return the (k + 1, h, w) label logits of background and the candidates."""
+    patches_hwd, pooled_d = unit_features(features)
+    if features.axes is not None:
+        patches_hwd = average_windows(patches_hwd, features.axes)
+    names = describe_candidates(vocabulary, candidates)
+    maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
+    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+
+
+def compete_by_name(
+    features: ImageFeatures,
+    vocabulary: Vocabulary,
+    gate: GateConfig,
+    candidates: Candidates,
+    fusion: FusionConfig,
+    background: BackgroundConfig,
+) -> NameLogits:
+    """Return the logits of the names of the candidates and of the background words in use.
 
     Raises:
         ValueError: background words are in use and the vocabulary was made without.
     """
-    import torch
+    patches_hwd, pooled_d = unit_features(features)
+    words_bd = vocabulary.words_bd
+    if background.name not in BY_WORDS:
+        words_bd = vocabulary.descriptors_cnd[0, :0]
+    if words_bd is None:
+        raise ValueError(
+            f'background by {background.name} needs a segmenter that is configured with it'
+        )
+    if gate.name == 'none':  # all classes, so with their true sizes
+        counts = [len(index_g) for index_g, _ in vocabulary.by_size]
+        groups = [
+            ClassGroup(
+                vocabulary.descriptors_cnd[index_g, :size], valid_g[:, None].expand(-1, size)
+            )
+            for (index_g, size), valid_g in zip(
+                vocabulary.by_size, candidates.valid_k.split(counts), strict=True
+            )
+        ]
+    else:
+        groups = [ClassGroup(*describe_candidates(vocabulary, candidates))]
+    height, width = patches_hwd.shape[:2]
+    axes = features.axes or (whole_axis(height), whole_axis(width))
+    return compare_names(patches_hwd, pooled_d, groups, candidates.valid_k, words_bd, axes, fusion)
 
-    pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+
+def unit_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return patches and descriptor of length 1; patches as they are where their length counts."""
+    from torch.nn.functional import normalize
+
     patches_hwd = features.patches_hwd
     if not features.keep_length:
-        patches_hwd = torch.nn.functional.normalize(patches_hwd, dim=-1)
-    fuse = class_probabilities if background.name in BY_PROBABILITY else class_maps
-    names = describe_candidates(vocabulary, candidates, background)
-    maps_hwk = fuse(patches_hwd, pooled_d, *names, fusion)
-    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+        patches_hwd = normalize(patches_hwd, dim=-1)
+    return patches_hwd, normalize(features.pooled_d, dim=-1)
+
+
+def refine_fused(
+    fused: torch.Tensor | NameLogits,
+    features: ImageFeatures,
+    scores_k: torch.Tensor,
+    rgb: NDArray[np.uint8],
+    gate: tuple[Vocabulary, GateConfig],
+    config: SegmenterConfig,
+    shared: Shared,
+) -> Labels:
+    """Refine what was fused, once for all settings it is the same for: that is, by its values."""
+    if not isinstance(fused, NameLogits):
+        logits_khw = shared.first_equal(fused)  # fusions differ only with subclasses
+        return shared.once(
+            ('refine', *gate, config.refine, logits_khw),
+            lambda: refine(logits_khw, scores_k, rgb, config.refine, shared),
+        )
+    same = shared.first_equal(fused.names_hmw), fused.own_hlw is None
+    return shared.once(
+        ('refine', *gate, config.background, config.refine, *same),
+        lambda: refine_names(
+            fused, scores_k, rgb, config.background, config.refine, features.input_3hw, shared
+        ),
+    )
 
 
 def held_classes(
@@ -285,32 +363,23 @@ def held_classes(
     return held_c.to(device, non_blocking=True)
 
 
-def describe_candidates(
-    vocabulary: Vocabulary, candidates: Candidates, background: BackgroundConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pick the descriptors of the candidates, followed by those of background words in use.
-
-    Returns:
-        (k + b, n, d) descriptors and (k + b, n) bool, all False for a candidate that didn't pass.
-
-    Raises:
-        ValueError: words are in use and the vocabulary was made without.
-    """
+def order_by_size(vocabulary: Vocabulary, candidates: Candidates) -> Candidates:
+    """Put the candidates, all classes there are, in the order of vocabulary.by_size."""
     import torch
 
-    descriptors_knd = vocabulary.descriptors_cnd[candidates.index_k]
+    valid_c = torch.empty_like(candidates.valid_k).scatter_(
+        0, candidates.index_k, candidates.valid_k
+    )
+    index_k = torch.cat([index_g for index_g, _ in vocabulary.by_size])
+    return Candidates(index_k, valid_c[index_k])
+
+
+def describe_candidates(
+    vocabulary: Vocabulary, candidates: Candidates
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (k, n, d) descriptors and (k, n) bool, all False for a candidate that didn't pass."""
     members_kn = vocabulary.members_cn[candidates.index_k] & candidates.valid_k[:, None]
-    if background.name not in BY_WORDS:
-        return descriptors_knd, members_kn
-    if vocabulary.words_bd is None:
-        raise ValueError(
-            f'background by {background.name} needs a segmenter that is configured with it'
-        )
-    padding = descriptors_knd.shape[1] - 1
-    words_bnd = torch.nn.functional.pad(vocabulary.words_bd[:, None], (0, 0, 0, padding))
-    words_bn = torch.zeros_like(words_bnd[..., 0], dtype=torch.bool)
-    words_bn[:, 0] = True
-    return torch.cat([descriptors_knd, words_bnd]), torch.cat([members_kn, words_bn])
+    return vocabulary.descriptors_cnd[candidates.index_k], members_kn
 
 
 def check_image(rgb: NDArray[np.uint8]) -> None:

@@ -81,9 +81,9 @@ class SimSegEncoder:
         self._grid = (side, side)
         self._size = (side * patch, side * patch)
         # without antialiasing, as published
-        self._positions_nd = interpolate_positions(
-            vit.pos_embed[0].cpu(), self._grid, antialias=False
-        ).to(device)
+        self._positions_nd = interpolate_positions(vit.pos_embed[0].cpu(), self._grid, 'plain').to(
+            device
+        )
         self._encode_patches = torch.compile(encode_patches) if config.compile else encode_patches
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:

@@ -110,7 +110,7 @@ def slow_vit(weights, image_chw):
     bias = weights['patch_embed.proj.bias']
     tokens = slow.embed_patches(image_chw, weights['patch_embed.proj.weight'], bias)
     grid = (image_chw.shape[1] // PATCH, image_chw.shape[2] // PATCH)
-    positions = slow.resize_positions(weights['pos_embed'][0], grid, antialias=False)
+    positions = slow.resize_positions(weights['pos_embed'][0], grid, 'plain')
     x = np.array([weights['cls_token'][0, 0], *tokens]) + positions
     for number in range(2):
         block = weights.part(f'blocks.{number}')
