@@ -51,7 +51,7 @@ def refine(
         return label_by_binary_crf(logits_khw.cpu().numpy(), scores, rgb, config, shared)
     device = logits_khw.device
     labels_j = choose_labels(logits_khw, config)
-    if config.name == 'crf' and on_host(device) and len(labels_j) <= 1:
+    if config.name == 'crf' and len(labels_j) <= 1:
         return one_label(labels_j, rgb)
     if config.name == 'crf' and in_torch(config, device):
         return refine_in_torch(labels_j, logits_khw[labels_j], rgb, config, shared)
@@ -98,7 +98,7 @@ def refine_names(
         return refine(labels_at(names, grid, background), scores_k, rgb, config, shared)
     device = names.names_hmw.device
     labels_j = choose_labels(patch_labels(names, background), config)
-    if config.name == 'crf' and on_host(device) and len(labels_j) <= 1:
+    if config.name == 'crf' and len(labels_j) <= 1:
         return one_label(labels_j, rgb)
     if config.name == 'crf' and in_torch(config, device):
         most_pixels = MOST_PIXELS_CPU if on_host(device) else MOST_PIXELS
