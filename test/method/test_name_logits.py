@@ -32,7 +32,7 @@ def draw(words=2, grid=(4, 5), width=6, seed=0):
     return patches, sets, words_bd
 
 
-def compete(patches, sets, words_bd, valid=(True,) * len(COUNTS), fusion='max'):
+def compete(patches, sets, words_bd, valid=(True,) * 5, fusion='max'):
     members = torch.arange(max(COUNTS)) < torch.tensor(COUNTS)[:, None]
     valid_k = torch.tensor(valid)
     descriptors = torch.nn.utils.rnn.pad_sequence(sets, batch_first=True)
