@@ -251,7 +251,8 @@ def clip_rows(root: Path, weights: Weights) -> Iterator[Row]:
         for size in sizes:
             image = torch.randn(1, 3, *size, generator=generator)
             with torch.no_grad():
-                theirs = model.net.encode_image(image, return_all=True)[0, 1:]
+                csa = {} if naclip else {'csa': True}
+                theirs = model.net.encode_image(image, return_all=True, **csa)[0, 1:]
             found = encoder._encode(image, (size[0] // 16, size[1] // 16))[0]
             gaps.append(gap(found[0].flatten(0, 1), theirs))
         yield Row(f'{mode}: features at {title}', max(gaps))

@@ -179,7 +179,8 @@ class Maskclip:
             pre_norm=True,
             final_norm=True,
             return_qkv=True,
-        ).eval()
+        )
+        self.tower.eval()
         self.tower.load_state_dict(
             {maskclip_key(k): maskclip_value(k, v) for k, v in weights.items() if k != 'proj'}
         )

@@ -222,10 +222,9 @@ class GateConfig:
         low=0.0,
         high=2.0,
     )
-    background: str = setting(
-        '',
-        'simseg: name that takes part in the gate and a place of it, and is never a label: as '
-        'published, background',
+    background: bool = setting(
+        False,
+        'simseg: the name background takes part and a place, as published; it is no label',
     )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
     hysteresis: float = setting(

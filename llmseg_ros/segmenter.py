@@ -139,7 +139,7 @@ class Segmenter:
             if new_encoder:
                 self.encoder = create_encoder(config)
             words = used_words(config)
-            in_gate = config.gate.background not in ('', self.config.gate.background)
+            in_gate = config.gate.background and not self.config.gate.background
             if new_encoder or in_gate or words not in ((), used_words(self.config)):
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))

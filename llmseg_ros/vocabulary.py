@@ -96,7 +96,7 @@ def describe_classes(
         words = other_words(
             config.background.words, () if kept_words else names, resolver.same_class
         )
-    in_gate = [config.gate.background] if config.gate.background else []
+    in_gate = ['background'] if config.gate.background else []
     rows_sd = encoder.encode_text([*names, *words, *in_gate])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
     evidence_cne, gate_e = descriptors_cnd, rows_sd[len(names) + len(words) :]

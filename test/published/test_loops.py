@@ -37,7 +37,7 @@ class Given:
         generator = torch.Generator().manual_seed(int(rgb.sum()) % 1000)
         coarse = torch.randn(1, WIDTH, 3, 3, generator=generator)
         patches_hwd = interpolate(coarse, (GRID, GRID), mode='bicubic')[0].permute(1, 2, 0)
-        pooled = patches_hwd.mean(dim=(0, 1)) + 3 * self.encode_text(['cat', 'sofa']).sum(dim=0)
+        pooled = patches_hwd.mean(dim=(0, 1)) + self.encode_text(['cat', 'sofa']).T @ torch.tensor([4.0, 2.0])
         return ImageFeatures(patches_hwd, normalize(pooled, dim=0))
 
 
@@ -111,7 +111,7 @@ def test_background_takes_a_place_of_the_gate():
     config = load_config(shipped_path('config/published/simseg_voc21.yaml'))
     resolver = Resolver(config.subclasses)
     with_it = Segmenter(config, CLASSES, encoder=encoder, resolver=resolver)
-    without = replace(config, gate=replace(config.gate, background=''))
+    without = replace(config, gate=replace(config.gate, background=False))
     features = encoder.encode_image(rgb)
     loved = features._replace(pooled_d=encoder.encode_text(['background'])[0])
     assert with_it.segment_features(loved, rgb).candidates == frozenset()

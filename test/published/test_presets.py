@@ -79,7 +79,7 @@ def test_constants_of_the_loops(preset):
     config = load_config(FOLDER / f'{preset}.yaml')
     templates = len(load_templates(config.simseg.templates))
     assert (config.gate.top_k, templates, config.fusion.superclass) == LOOPS[preset]
-    assert config.gate.background == 'background'
+    assert config.gate.background
     assert config.gate.max_candidates == 5
     assert (config.refine.name, config.background.name) == ('crf_binary', 'minmax')
 
