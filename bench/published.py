@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,8 +24,17 @@ import open_clip
 import skimage
 import torch
 from numpy.typing import NDArray
-from published_code import REPOSITORIES, Maskclip, Sample, Segmentor, definitions
-from torch import nn
+from published_code import (
+    JOINT,
+    REPOSITORIES,
+    VISION,
+    Maskclip,
+    Sample,
+    Weights,
+    clearclip_segmentor,
+    definitions,
+    segmentor,
+)
 from torch.nn.functional import normalize
 
 from llmseg_ros.cli.common import print_table
@@ -42,9 +49,7 @@ from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.subclasses.resolver import Subclasses
 
 MODEL = 'bench-published'
-VISION = {'image_size': 224, 'layers': 3, 'width': 128, 'patch_size': 16}
 TEXT = {'context_length': 77, 'vocab_size': 49408, 'width': 64, 'heads': 1, 'layers': 2}
-JOINT = 512
 SIZES = {'224 x 224': (224, 224), '336 x 448, 272 x 400, 176 x 208': (336, 448)}
 MORE_SIZES = ((272, 400), (176, 208))
 CLIP_MEAN, CLIP_STD = (122.771, 116.746, 104.094), (68.501, 66.632, 70.323)
@@ -57,13 +62,6 @@ class Row(NamedTuple):
     stage: str
     difference: float | None = None
     equal: float | None = None
-
-
-class Weights(NamedTuple):
-    """Random weights of one CLIP: as a table and in an open_clip checkpoint."""
-
-    state: dict[str, torch.Tensor]
-    path: Path
 
 
 def random_clip(folder: Path) -> Weights:
@@ -82,22 +80,6 @@ def random_clip(folder: Path) -> Weights:
             parameter.copy_(parameter.half().float())
     torch.save(model.state_dict(), folder / 'clip.pt')
     return Weights(model.state_dict(), folder / 'clip.pt')
-
-
-class Remembered:
-    """A text encoder that is asked for the same texts again and again."""
-
-    def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.encode = encode
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        key = tokens.numpy().tobytes()
-        if key not in TEXTS:
-            TEXTS[key] = self.encode(tokens)
-        return TEXTS[key].clone()
-
-
-TEXTS: dict[bytes, torch.Tensor] = {}  # of the one random CLIP
 
 
 def photographs() -> list[NDArray[np.uint8]]:
@@ -150,76 +132,6 @@ def agreement(
         labels = np.asarray(published(rgb)).squeeze().astype(int) + 1 - first
         equal.append((segmenter.segment(rgb).labels == labels).mean())
     return float(np.mean(equal))
-
-
-def segmentor(root: Path, weights: Weights, **settings: Any) -> Any:
-    """Return NACLIP's or SCLIP's own segmentor of mmseg on the random weights."""
-    file, name = {
-        'NACLIP': ('naclip.py', 'NACLIP'),
-        'SCLIP': ('clip_segmentor.py', 'CLIPForSegmentation'),
-    }[root.name]
-    net = definitions(root / 'clip/model.py', Tuple=tuple, Union=tuple).build_model(
-        {key: value.clone() for key, value in weights.state.items()}
-    )
-    net.float().eval().encode_text = Remembered(net.encode_text)
-    templates = definitions(root / 'prompts/imagenet_template.py').openai_imagenet_template
-    made = definitions(
-        root / file,
-        (name, 'get_cls_idx'),
-        BaseSegmentor=Segmentor,
-        SegDataPreProcessor=lambda **_: None,
-        PixelData=lambda data: data,
-        PAMR=definitions(root / 'pamr.py').PAMR,
-        clip=SimpleNamespace(load=lambda *_, **__: (net, None), tokenize=open_clip.tokenize),
-        openai_imagenet_template=templates,
-        logging=logging,
-    )
-    names = root / 'configs' / f'cls_{settings.pop("names")}.txt'
-    return vars(made)[name]('', str(names), device=torch.device('cpu'), **settings).eval()
-
-
-def clearclip_segmentor(root: Path, weights: Weights, text: Any, **settings: Any) -> Any:
-    """Return ClearCLIP's own segmentor on the random weights; `text` encodes tokens."""
-    parts = definitions(
-        root / 'open_clip/transformer.py',
-        (
-            *('LayerNormFp32', 'LayerNorm', 'QuickGELU', 'LayerScale', 'ResidualAttentionBlock'),
-            *('_expand_token', 'Transformer', 'VisionTransformer'),
-        ),
-        to_2tuple=lambda x: (x, x),
-    )
-    visual = parts.VisionTransformer(
-        VISION['image_size'],
-        VISION['patch_size'],
-        VISION['width'],
-        VISION['layers'],
-        VISION['width'] // 64,
-        4.0,
-        output_dim=JOINT,
-        act_layer=parts.QuickGELU,
-    )
-    tower = {k.removeprefix('visual.'): v for k, v in weights.state.items() if 'visual.' in k}
-    visual.load_state_dict(tower)
-    net = nn.Module()
-    net.visual, net.encode_text = visual, Remembered(text)
-    net.encode_image = lambda image, kind, residual: visual(image, kind, residual)
-    made = definitions(
-        root / 'clearclip_segmentor.py',
-        ('ClearCLIPSegmentation', 'get_cls_idx'),
-        BaseSegmentor=Segmentor,
-        SegDataPreProcessor=lambda **_: None,
-        PixelData=lambda data: data,
-        create_model=lambda *_, **__: net,
-        tokenizer=SimpleNamespace(tokenize=open_clip.tokenize),
-        openai_imagenet_template=definitions(
-            root / 'prompts/imagenet_template.py'
-        ).openai_imagenet_template,
-    )
-    names = root / 'configs' / f'cls_{settings.pop("names")}.txt'
-    cpu = torch.device('cpu')
-    return made.ClearCLIPSegmentation(
-        'CLIP', 'ViT-B/16', 'ClearCLIP', str(names), cpu, **settings
-    ).eval()
 
 
 @torch.no_grad()
@@ -294,8 +206,8 @@ def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
 @torch.no_grad()
 def window_gap(model: Any, segmenter: Segmenter) -> float:
     """Compare logits at image size, which our scale and shift have to be taken off."""
+    from llmseg_ros.candidates import unit_features
     from llmseg_ros.method.patches import weights_at
-    from llmseg_ros.segmenter import unit_features
 
     gaps = []
     for rgb in photographs():

@@ -8,14 +8,16 @@ have a stand-in here. Nothing of the repositories is kept.
 from __future__ import annotations
 
 import ast
+import logging
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import open_clip
 import torch
 from torch import nn
 from torch.nn import functional
@@ -30,6 +32,8 @@ REPOSITORIES = {
     '1-stage-wseg': 'visinf/1-stage-wseg',
     'CHILS': 'acmi-lab/CHILS',
 }
+VISION = {'image_size': 224, 'layers': 3, 'width': 128, 'patch_size': 16}
+JOINT = 512
 COMMON = {
     'torch': torch,
     'nn': nn,
@@ -92,6 +96,29 @@ class Sample:
 
     def set_data(self, data: dict[str, Any]) -> None:
         self.found = data
+
+
+class Weights(NamedTuple):
+    """Random weights of one CLIP: as a table and in an open_clip checkpoint."""
+
+    state: dict[str, torch.Tensor]
+    path: Path
+
+
+class Remembered:
+    """A text encoder that is asked for the same texts again and again."""
+
+    def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.encode = encode
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        key = tokens.numpy().tobytes()
+        if key not in TEXTS:
+            TEXTS[key] = self.encode(tokens)
+        return TEXTS[key].clone()
+
+
+TEXTS: dict[bytes, torch.Tensor] = {}  # of the one random CLIP
 
 
 class Norm(nn.LayerNorm):
@@ -227,3 +254,73 @@ def maskclip_value(key: str, value: torch.Tensor) -> torch.Tensor:
     if key == 'class_embedding':
         return value[None, None]
     return value[None] if key == 'positional_embedding' else value
+
+
+def segmentor(root: Path, weights: Weights, **settings: Any) -> Any:
+    """Return NACLIP's or SCLIP's own segmentor of mmseg on the random weights."""
+    file, name = {
+        'NACLIP': ('naclip.py', 'NACLIP'),
+        'SCLIP': ('clip_segmentor.py', 'CLIPForSegmentation'),
+    }[root.name]
+    net = definitions(root / 'clip/model.py', Tuple=tuple, Union=tuple).build_model(
+        {key: value.clone() for key, value in weights.state.items()}
+    )
+    net.float().eval().encode_text = Remembered(net.encode_text)
+    templates = definitions(root / 'prompts/imagenet_template.py').openai_imagenet_template
+    made = definitions(
+        root / file,
+        (name, 'get_cls_idx'),
+        BaseSegmentor=Segmentor,
+        SegDataPreProcessor=lambda **_: None,
+        PixelData=lambda data: data,
+        PAMR=definitions(root / 'pamr.py').PAMR,
+        clip=SimpleNamespace(load=lambda *_, **__: (net, None), tokenize=open_clip.tokenize),
+        openai_imagenet_template=templates,
+        logging=logging,
+    )
+    names = root / 'configs' / f'cls_{settings.pop("names")}.txt'
+    return vars(made)[name]('', str(names), device=torch.device('cpu'), **settings).eval()
+
+
+def clearclip_segmentor(root: Path, weights: Weights, text: Any, **settings: Any) -> Any:
+    """Return ClearCLIP's own segmentor on the random weights; `text` encodes tokens."""
+    parts = definitions(
+        root / 'open_clip/transformer.py',
+        (
+            *('LayerNormFp32', 'LayerNorm', 'QuickGELU', 'LayerScale', 'ResidualAttentionBlock'),
+            *('_expand_token', 'Transformer', 'VisionTransformer'),
+        ),
+        to_2tuple=lambda x: (x, x),
+    )
+    visual = parts.VisionTransformer(
+        VISION['image_size'],
+        VISION['patch_size'],
+        VISION['width'],
+        VISION['layers'],
+        VISION['width'] // 64,
+        4.0,
+        output_dim=JOINT,
+        act_layer=parts.QuickGELU,
+    )
+    tower = {k.removeprefix('visual.'): v for k, v in weights.state.items() if 'visual.' in k}
+    visual.load_state_dict(tower)
+    net = nn.Module()
+    net.visual, net.encode_text = visual, Remembered(text)
+    net.encode_image = lambda image, kind, residual: visual(image, kind, residual)
+    made = definitions(
+        root / 'clearclip_segmentor.py',
+        ('ClearCLIPSegmentation', 'get_cls_idx'),
+        BaseSegmentor=Segmentor,
+        SegDataPreProcessor=lambda **_: None,
+        PixelData=lambda data: data,
+        create_model=lambda *_, **__: net,
+        tokenizer=SimpleNamespace(tokenize=open_clip.tokenize),
+        openai_imagenet_template=definitions(
+            root / 'prompts/imagenet_template.py'
+        ).openai_imagenet_template,
+    )
+    names = root / 'configs' / f'cls_{settings.pop("names")}.txt'
+    cpu = torch.device('cpu')
+    return made.ClearCLIPSegmentation(
+        'CLIP', 'ViT-B/16', 'ClearCLIP', str(names), cpu, **settings
+    ).eval()

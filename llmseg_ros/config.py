@@ -7,15 +7,14 @@ descriptors and docs are made from them.
 from __future__ import annotations
 
 import dataclasses
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-T = TypeVar('T')
+from llmseg_ros.settings import ConfigError, build_section, setting
 
 # Of the usual protocol for PASCAL VOC with background (Wang et al., SCLIP, ECCV 2024).
 BACKGROUND_WORDS = (
@@ -26,23 +25,6 @@ BACKGROUND_WORDS = (
 
 # of the same file, read by the node or by `llmseg evaluate` alone
 NODE_SECTIONS = ('node', 'classes', 'use_sim_time', 'evaluation')
-
-
-class ConfigError(ValueError):
-    """A configuration can't be used; the message names the setting and what is allowed."""
-
-
-def setting(
-    default: Any,
-    help: str,
-    choices: tuple[str, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-    restart: bool = False,
-) -> Any:
-    """Declare a field: default, one line of help, what is allowed, whether it needs a restart."""
-    metadata = {'help': help, 'choices': choices, 'low': low, 'high': high, 'restart': restart}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -391,47 +373,3 @@ def build_config(data: Mapping[str, Any]) -> SegmenterConfig:
         raise ConfigError(f'no section {sorted(unknown)[0]!r}; there are {", ".join(sections)}')
     built: dict[str, Any] = {name: build_section(sections[name], data[name], name) for name in data}
     return SegmenterConfig(**built)
-
-
-def build_section(section: type[T], values: Any, name: str) -> T:
-    """Build one stage's dataclass from its settings, checked.
-
-    Raises:
-        ConfigError: a setting is unknown, of the wrong type, or out of range.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f'{name}: expected settings by name')
-    fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
-    checked = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(f'no setting {name}.{key}; there are {", ".join(fields)}')
-        checked[key] = check_setting(fields[key], value, f'{name}.{key}')
-    return section(**checked)
-
-
-def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
-    """Return the value as the field's type.
-
-    Raises:
-        ConfigError: it is of the wrong type, not among the choices, or out of range.
-    """
-    default: Any = field.default
-    kind = type(default)
-    if kind is tuple and isinstance(value, (list, tuple, array)):
-        value = tuple(value)
-    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f'{name} is {value!r}, expected {kind.__name__}')
-    if kind is tuple:
-        item = type(default[0])
-        if not value or any(type(part) is not item for part in value):
-            raise ConfigError(f'{name} is {value!r}, expected a list of {item.__name__}')
-    choices, low, high = (field.metadata[key] for key in ('choices', 'low', 'high'))
-    if choices and value not in choices:
-        raise ConfigError(f'{name} is {value!r}, expected one of {", ".join(choices)}')
-    for number in value if kind is tuple else (value,):
-        if (low is not None and not number >= low) or (high is not None and not number <= high):
-            raise ConfigError(f'{name} is {value!r}, expected {low} to {high}')
-    return value

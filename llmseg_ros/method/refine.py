@@ -83,7 +83,6 @@ def refine_names(
         input_3hw: the image as it was encoded, for PAMR on similarities; without, `rgb` is taken.
         shared: of the image.
     """
-    import torch
 
     shape = rgb.shape[:2]
     if config.name == 'none':

@@ -11,6 +11,7 @@ import reference
 import torch
 from tiny import NAME, VISION
 
+from llmseg_ros.candidates import unit_features
 from llmseg_ros.config import OpenClipConfig, load_config
 from llmseg_ros.encoders.open_clip import OpenClipEncoder
 from llmseg_ros.evaluation.datasets import Dataset
@@ -18,7 +19,6 @@ from llmseg_ros.evaluation.layouts import with_published_names
 from llmseg_ros.evaluation.variants import load_with_known
 from llmseg_ros.files import shipped_path
 from llmseg_ros.method.patches import weights_at
-from llmseg_ros.segmenter import unit_features
 from llmseg_ros.subclasses.resolver import Subclasses
 
 CLIP = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])

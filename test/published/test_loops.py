@@ -37,7 +37,9 @@ class Given:
         generator = torch.Generator().manual_seed(int(rgb.sum()) % 1000)
         coarse = torch.randn(1, WIDTH, 3, 3, generator=generator)
         patches_hwd = interpolate(coarse, (GRID, GRID), mode='bicubic')[0].permute(1, 2, 0)
-        pooled = patches_hwd.mean(dim=(0, 1)) + self.encode_text(['cat', 'sofa']).T @ torch.tensor([4.0, 2.0])
+        pooled = patches_hwd.mean(dim=(0, 1)) + self.encode_text(['cat', 'sofa']).T @ torch.tensor(
+            [4.0, 2.0]
+        )
         return ImageFeatures(patches_hwd, normalize(pooled, dim=0))
 
 
