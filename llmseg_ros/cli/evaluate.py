@@ -166,6 +166,11 @@ def evaluate(
 
     opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
     if names == 'published':
+        if 'subclasses' in axes or subclasses != 'configured':
+            raise typer.BadParameter(
+                '--names published is without curated subclasses: leave out --subclasses and '
+                '--ablate subclasses; subclasses.file of the configuration is taken'
+            )
         opened, settings = published_names(opened, dataset, settings, resolve_config(config))
     data = narrow_down(opened, classes, ids, limit)
     if report:
