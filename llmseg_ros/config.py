@@ -7,17 +7,15 @@ descriptors and docs are made from them.
 from __future__ import annotations
 
 import dataclasses
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from llmseg_ros.parameter_layout import node_parameters
-
-T = TypeVar('T')
+from llmseg_ros.settings import ConfigError, build_section, setting
 
 # Of the usual protocol for PASCAL VOC with background (Wang et al., SCLIP, ECCV 2024).
 BACKGROUND_WORDS = (
@@ -27,26 +25,10 @@ BACKGROUND_WORDS = (
 )
 
 NODE_NAME = 'seg'
-NODE_SECTIONS = (  # of the same file, read by the node alone
+NODE_SECTIONS = (  # of the same file, read by the node or by `llmseg evaluate` alone
     *('node', 'classes', 'use_sim_time', 'qos_overrides', 'start_type_description_service'),
+    'evaluation',
 )
-
-
-class ConfigError(ValueError):
-    """A configuration can't be used; the message names the setting and what is allowed."""
-
-
-def setting(
-    default: Any,
-    help: str,
-    choices: tuple[str, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-    restart: bool = False,
-) -> Any:
-    """Declare a field: default, one line of help, what is allowed, whether it needs a restart."""
-    metadata = {'help': help, 'choices': choices, 'low': low, 'high': high, 'restart': restart}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -90,15 +72,41 @@ class OpenClipConfig:
     attention: str = setting(
         'naclip',
         'attention of the last block',
-        ('vanilla', 'maskclip', 'sclip', 'clearclip', 'naclip'),
+        ('vanilla', 'maskclip', 'value', 'sclip', 'clearclip', 'naclip'),
+    )
+    tower: str = setting(
+        'trained',
+        "the image tower as it was trained, or as mmseg has it for MaskCLIP: GELU, ImageNet's mean "
+        'and standard deviation',
+        ('trained', 'mmseg'),
+        restart=True,
+    )
+    positions: str = setting(
+        'auto',
+        'position embeddings on other grids, bicubic: with antialias as open_clip, with the offset '
+        'of the published code, or plain; auto: offset for the weights of OpenAI (tag openai)',
+        ('auto', 'antialias', 'offset', 'plain'),
+        restart=True,
     )
     templates: str = setting(
         'imagenet',
-        'text templates: imagenet (80), short (7), photo (1), or a file with one a line',
+        'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
+        'and maskclip (85), or a file with one a line',
         restart=True,
     )
     short_side: int = setting(336, 'image short side in pixels', low=16, high=2048)
     long_side: int = setting(2048, 'limit of the image long side in pixels', low=16, high=8192)
+    resize: str = setting(
+        'pillow',
+        "of images: Pillow's bicubic, as in training, or OpenCV's bilinear, as published",
+        ('pillow', 'opencv'),
+    )
+    fit: str = setting(
+        'round',
+        'sides that are not whole patches: rounded, or as published cut (NACLIP, SCLIP), padded '
+        'around every window (ClearCLIP) or padded at the end (MaskCLIP)',
+        ('round', 'cut', 'pad', 'pad_end'),
+    )
     windows: bool = setting(True, 'encode by sliding windows, else the whole image at once')
     window: int = setting(224, 'window side in pixels', low=16, high=2048)
     stride: int = setting(112, 'window stride in pixels', low=16, high=2048)
@@ -121,7 +129,8 @@ class SimSegConfig:
     )
     templates: str = setting(
         'imagenet',
-        'text templates: imagenet (80), short (7), photo (1), or a file with one a line',
+        'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
+        'and maskclip (85), or a file with one a line',
         restart=True,
     )
     input_size: int = setting(288, 'side of the square input in pixels', low=16, high=1024)
@@ -199,6 +208,10 @@ class GateConfig:
         low=0.0,
         high=2.0,
     )
+    background: bool = setting(
+        False,
+        'simseg: the name background takes part and a place, as published; it is no label',
+    )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
     hysteresis: float = setting(
         0.0,
@@ -231,10 +244,21 @@ class BackgroundConfig:
     probability: float = setting(
         0.1, 'probability: of the best class, below which is background', low=0.0, high=1.0
     )
+    area_threshold: float = setting(
+        0.0,
+        'probability, names and none: least part of the pixels of classes that a class may have '
+        "alone, before the threshold (SCLIP's for PASCAL VOC is 0.1); 0: any",
+        low=0.0,
+        high=1.0,
+    )
     words: tuple[str, ...] = setting(
         BACKGROUND_WORDS,
         'probability and names: what is background; never a requested class, its subclasses or '
         'other names',
+    )
+    keep_words: bool = setting(
+        False,
+        'take words that are requested classes as well, as published; what is both is background',
     )
 
 
@@ -257,6 +281,12 @@ class RefineConfig:
         'crf and pamr: working short side in pixels; crf_binary: 16 a patch',
         low=16,
         high=2048,
+    )
+    pamr_on: str = setting(
+        'probabilities',
+        'pamr: on label probabilities at short_side, or at image size, as published with NACLIP, '
+        'on the similarities of every name before the softmax (without names: on probabilities)',
+        ('probabilities', 'similarities'),
     )
     max_labels: int = setting(
         32,
@@ -349,47 +379,3 @@ def build_config(data: Mapping[str, Any]) -> SegmenterConfig:
         raise ConfigError(f'no section {sorted(unknown)[0]!r}; there are {", ".join(sections)}')
     built: dict[str, Any] = {name: build_section(sections[name], data[name], name) for name in data}
     return SegmenterConfig(**built)
-
-
-def build_section(section: type[T], values: Any, name: str) -> T:
-    """Build one stage's dataclass from its settings, checked.
-
-    Raises:
-        ConfigError: a setting is unknown, of the wrong type, or out of range.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f'{name}: expected settings by name')
-    fields = {field.name: field for field in dataclasses.fields(section)}  # type: ignore[arg-type]
-    checked = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(f'no setting {name}.{key}; there are {", ".join(fields)}')
-        checked[key] = check_setting(fields[key], value, f'{name}.{key}')
-    return section(**checked)
-
-
-def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
-    """Return the value as the field's type.
-
-    Raises:
-        ConfigError: it is of the wrong type, not among the choices, or out of range.
-    """
-    default: Any = field.default
-    kind = type(default)
-    if kind is tuple and isinstance(value, (list, tuple, array)):
-        value = tuple(value)
-    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f'{name} is {value!r}, expected {kind.__name__}')
-    if kind is tuple:
-        item = type(default[0])
-        if not value or any(type(part) is not item for part in value):
-            raise ConfigError(f'{name} is {value!r}, expected a list of {item.__name__}')
-    choices, low, high = (field.metadata[key] for key in ('choices', 'low', 'high'))
-    if choices and value not in choices:
-        raise ConfigError(f'{name} is {value!r}, expected one of {", ".join(choices)}')
-    for number in value if kind is tuple else (value,):
-        if (low is not None and not number >= low) or (high is not None and not number <= high):
-            raise ConfigError(f'{name} is {value!r}, expected {low} to {high}')
-    return value

@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.candidates import (
+    compete_by_name,
+    find_candidates,
+    fuse_candidates,
+    order_by_size,
+    refine_fused,
+)
 from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
 from llmseg_ros.config import (
-    BackgroundConfig,
-    FusionConfig,
-    GateConfig,
     SegmenterConfig,
     load_config,
 )
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
-from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS, label_logits
-from llmseg_ros.method.fusion import class_maps, class_probabilities
-from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
-from llmseg_ros.method.refine import available_refiner, refine
+from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS
+from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
 from llmseg_ros.segmentation import ClassResult, Segmentation
@@ -33,7 +35,7 @@ from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 from llmseg_ros.vocabulary import Vocabulary, describe_classes
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 class Segmenter:
@@ -140,7 +142,9 @@ class Segmenter:
             new_encoder = encoder_settings(config) != encoder_settings(self.config)
             if new_encoder:
                 self.encoder = create_encoder(config)
-            if new_encoder or used_words(config) not in ((), used_words(self.config)):
+            words = used_words(config)
+            in_gate = config.gate.background and not self.config.gate.background
+            if new_encoder or in_gate or words not in ((), used_words(self.config)):
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
 
@@ -201,17 +205,16 @@ class Segmenter:
             )
             clock.lap('gate')
             stages = config.fusion, config.background
-            logits_khw = shared.once(
-                ('fuse', *gate, *stages),
-                lambda: fuse_candidates(features, vocabulary, candidates, *stages),
+            by_name = config.background.name in BY_PROBABILITY
+            fuse = compete_by_name if by_name else fuse_candidates
+            if by_name and config.gate.name == 'none':
+                candidates = order_by_size(vocabulary, candidates)
+            fused = shared.once(
+                ('fuse', *gate, *stages), lambda: fuse(features, *gate, candidates, *stages)
             )
             clock.lap('fuse')
-            logits_khw = shared.first_equal(logits_khw)  # fusions differ only with subclasses
-            best_hw, confidence_hw = shared.once(
-                ('refine', *gate, config.refine, logits_khw),
-                lambda: refine(
-                    logits_khw, scores_c[candidates.index_k], rgb, config.refine, shared
-                ),
+            best_hw, confidence_hw = refine_fused(
+                fused, features, scores_c[candidates.index_k], rgb, gate, config, shared
             )
             ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
             labels_hw = ids_k[best_hw]
@@ -231,90 +234,10 @@ def encoder_settings(config: SegmenterConfig) -> tuple[object, ...]:
     return config.encoder, getattr(config, config.encoder.name)
 
 
-def used_words(config: SegmenterConfig) -> tuple[str, ...]:
-    """Return the words a configuration tells background by."""
-    return config.background.words if config.background.name in BY_WORDS else ()
-
-
-def find_candidates(
-    features: ImageFeatures,
-    vocabulary: Vocabulary,
-    gate: GateConfig,
-    previous: Segmentation | None,
-) -> tuple[torch.Tensor, Candidates]:
-    """Return (c,) scores of the classes in the image as a whole, and those that pass the gate."""
-    import torch
-
-    image_e = features.evidence_e
-    if image_e is None:
-        image_e = torch.nn.functional.normalize(features.pooled_d, dim=-1)
-    scores_c = presence_scores(image_e, vocabulary.evidence_cne, vocabulary.members_cn, gate)
-    held_c = held_classes(vocabulary, previous, scores_c.device)
-    return scores_c, select_candidates(scores_c, gate, held_c)
-
-
-def fuse_candidates(
-    features: ImageFeatures,
-    vocabulary: Vocabulary,
-    candidates: Candidates,
-    fusion: FusionConfig,
-    background: BackgroundConfig,
-) -> torch.Tensor:
-    """Return the (k + 1, h, w) label logits of background and the candidates.
-
-    Raises:
-        ValueError: background words are in use and the vocabulary was made without.
-    """
-    import torch
-
-    pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
-    patches_hwd = features.patches_hwd
-    if not features.keep_length:
-        patches_hwd = torch.nn.functional.normalize(patches_hwd, dim=-1)
-    fuse = class_probabilities if background.name in BY_PROBABILITY else class_maps
-    names = describe_candidates(vocabulary, candidates, background)
-    maps_hwk = fuse(patches_hwd, pooled_d, *names, fusion)
-    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
-
-
-def held_classes(
-    vocabulary: Vocabulary, previous: Segmentation | None, device: torch.device
-) -> torch.Tensor | None:
-    """Return (c,) bool, True for the classes that passed the gate in the frame before."""
-    import torch
-
-    if previous is None:
-        return None
-    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.classes])
-    return held_c.to(device, non_blocking=True)
-
-
-def describe_candidates(
-    vocabulary: Vocabulary, candidates: Candidates, background: BackgroundConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pick the descriptors of the candidates, followed by those of background words in use.
-
-    Returns:
-        (k + b, n, d) descriptors and (k + b, n) bool, all False for a candidate that didn't pass.
-
-    Raises:
-        ValueError: words are in use and the vocabulary was made without.
-    """
-    import torch
-
-    descriptors_knd = vocabulary.descriptors_cnd[candidates.index_k]
-    members_kn = vocabulary.members_cn[candidates.index_k] & candidates.valid_k[:, None]
-    if background.name not in BY_WORDS:
-        return descriptors_knd, members_kn
-    if vocabulary.words_bd is None:
-        raise ValueError(
-            f'background by {background.name} needs a segmenter that is configured with it'
-        )
-    padding = descriptors_knd.shape[1] - 1
-    words_bnd = torch.nn.functional.pad(vocabulary.words_bd[:, None], (0, 0, 0, padding))
-    words_bn = torch.zeros_like(words_bnd[..., 0], dtype=torch.bool)
-    words_bn[:, 0] = True
-    return torch.cat([descriptors_knd, words_bnd]), torch.cat([members_kn, words_bn])
+def used_words(config: SegmenterConfig) -> tuple[str | bool, ...]:
+    """Return the words a configuration tells background by, and whether all of them are kept."""
+    background = config.background
+    return (*background.words, background.keep_words) if background.name in BY_WORDS else ()
 
 
 def check_image(rgb: NDArray[np.uint8]) -> None:

@@ -44,8 +44,11 @@ class Vocabulary:
         descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
         members_cn: (c, n) bool, False where a descriptor is padding.
         evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
+        by_size: for each number of descriptors, the (g,) int64 indices of the classes that have so
+            many, and that number.
         words: for background, where the configuration tells it by words.
         words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
+        gate_background_e: (e,), evidence of the name for background in the gate; None without one.
     """
 
     version: int
@@ -53,8 +56,10 @@ class Vocabulary:
     descriptors_cnd: torch.Tensor
     members_cn: torch.Tensor
     evidence_cne: torch.Tensor
+    by_size: tuple[tuple[torch.Tensor, int], ...] = ()
     words: tuple[str, ...] = ()
     words_bd: torch.Tensor | None = None
+    gate_background_e: torch.Tensor | None = None
 
 
 def describe_classes(
@@ -64,7 +69,7 @@ def describe_classes(
 
     Args:
         update: the class list.
-        config: of subclasses and background.
+        config: of subclasses, background and gate.
         encoder: of names.
         resolver: of subclasses.
 
@@ -87,20 +92,28 @@ def describe_classes(
     by_words = config.background.name in BY_WORDS
     words: tuple[str, ...] = ()
     if by_words:
-        words = other_words(config.background.words, names, resolver.same_class)
-    rows_sd = encoder.encode_text([*names, *words])
+        kept_words = config.background.keep_words
+        words = other_words(
+            config.background.words, () if kept_words else names, resolver.same_class
+        )
+    in_gate = ['background'] if config.gate.background else []
+    rows_sd = encoder.encode_text([*names, *words, *in_gate])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
-    evidence_cne = descriptors_cnd
+    evidence_cne, gate_e = descriptors_cnd, rows_sd[len(names) + len(words) :]
     if isinstance(encoder, EvidenceEncoder):
-        evidence_cne, _ = pad_sets(encoder.encode_evidence(names), counts)
+        evidence_se = encoder.encode_evidence([*names, *in_gate])
+        evidence_cne, _ = pad_sets(evidence_se[: len(names)], counts)
+        gate_e = evidence_se[len(names) :]
     return Vocabulary(
         update.version,
         tuple(classes),
         descriptors_cnd,
         members_cn,
         evidence_cne,
+        group_by_size(counts, members_cn.device),
         words,
-        rows_sd[len(names) :] if by_words else None,
+        rows_sd[len(names) : len(names) + len(words)] if by_words else None,
+        gate_e[0] if in_gate else None,
     )
 
 
@@ -148,6 +161,16 @@ def other_words(
         word
         for word in dict.fromkeys(cleaned)
         if folded(word) not in taken and not any(same_class(word, name) for name in names)
+    )
+
+
+def group_by_size(counts: list[int], device: torch.device) -> tuple[tuple[torch.Tensor, int], ...]:
+    """Return the indices of the counts that are equal, and the count, the lowest first."""
+    import torch
+
+    return tuple(
+        (torch.tensor([i for i, n in enumerate(counts) if n == size], device=device), size)
+        for size in sorted(set(counts))
     )
 
 

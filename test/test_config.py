@@ -113,7 +113,7 @@ def test_shipped_configurations_are_good(path):
     ],
 )
 def test_every_default_is_allowed_and_described(field):
-    from llmseg_ros.config import check_setting
+    from llmseg_ros.settings import check_setting
 
     assert field.metadata['help']
     assert check_setting(field, field.default, field.name) == field.default

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -185,7 +186,10 @@ def published_labels(features, vocabulary, rgb):
     patches = features.patches_hwd.double().numpy()
     height, width = patches.shape[:2]
     size = (16 * width, 16 * height)
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    resized = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR)
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    model_input = (np.float32(resized) / np.float32(255) - mean) / std
+    small = ((model_input * std + mean) * np.float32(255)).astype(np.uint8)
     votes = [np.zeros(rgb.shape[:2])] * (1 + len(scores))
     for c in order[:5]:
         if scores[c] < threshold:

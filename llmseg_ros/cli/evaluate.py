@@ -29,6 +29,7 @@ from llmseg_ros.cli.settings import parse_axes, read_settings
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
+    from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.datasets import Dataset
 
 SHARES = ('miou', 'boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
@@ -40,6 +41,7 @@ def evaluate(
         Literal[
             'folder',
             'voc',
+            'voc20',
             'context59',
             'context60',
             'coco-stuff',
@@ -54,6 +56,14 @@ def evaluate(
     fusion: Annotated[str, typer.Option(help='Instead of the configured fusion.')] = '',
     refine: Annotated[str, typer.Option(help='Instead of the configured refiner.')] = '',
     subclasses: SubclassesOption = 'configured',
+    names: Annotated[
+        Literal['usual', 'published'],
+        typer.Option(
+            help='What classes are called: usual is config/classes with its synonyms; published is '
+            'the spelling and the lists of the paper the configuration is of, see '
+            'config/published, and no curated subclasses.'
+        ),
+    ] = 'usual',
     ablate: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,6 +165,13 @@ def evaluate(
     from llmseg_ros.evaluation.layouts import open_dataset
 
     opened = open_dataset(dataset, root, 255 if ignore is None else ignore, with_background)
+    if names == 'published':
+        if 'subclasses' in axes or subclasses != 'configured':
+            raise typer.BadParameter(
+                '--names published is without curated subclasses: leave out --subclasses and '
+                '--ablate subclasses; subclasses.file of the configuration is taken'
+            )
+        opened, settings = published_names(opened, dataset, settings, resolve_config(config))
     data = narrow_down(opened, classes, ids, limit)
     if report:
         prepare_folder(report)
@@ -192,6 +209,32 @@ def evaluate(
     if interrupted:
         note(f'interrupted with {len(scores)} of {len(data.samples)} images scored')
         raise typer.Exit(INTERRUPTED)
+
+
+def published_names(
+    opened: Dataset, layout: str, settings: SegmenterConfig, config: Path
+) -> tuple[Dataset, SegmenterConfig]:
+    """Take the class names of the paper a configuration is of, and no others and no packs.
+
+    Raises:
+        typer.BadParameter: the configuration is of no paper.
+        DatasetError: the paper has no names for this dataset.
+    """
+    from llmseg_ros.config import load_sections
+    from llmseg_ros.evaluation.layouts import with_published_names
+
+    section = load_sections(config).get('evaluation')
+    papers = section.get('names') if isinstance(section, dict) else None
+    if not isinstance(papers, list) or not all(isinstance(paper, str) for paper in papers):
+        raise typer.BadParameter(
+            '--names published takes the names from the configuration: choose one of '
+            'config/published, or write evaluation: {names: [sclip]} into yours'
+        )
+    subclasses = replace(settings.subclasses, packs=False, filter=False)
+    return (
+        with_published_names(opened, layout, papers),
+        replace(settings, subclasses=subclasses),
+    )
 
 
 def narrow_down(dataset: Dataset, classes: str, ids: Path | None, limit: int | None) -> Dataset:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.method.patches import PatchAxis
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,18 +22,22 @@ class ImageFeatures(NamedTuple):
     """Image features in the joint space.
 
     Attributes:
-        patches_hwd: (h, w, d) float32, projected patch features, NOT normalised.
+        patches_hwd: (h, w, d) float32, projected patch features, NOT normalised; of windows side
+            by side.
         pooled_d: (d,) float32, the global descriptor, NOT normalised.
         keep_length: the length of a patch counts, so it isn't normalised before the product with a
-            descriptor: means of unit features over overlapping windows give mean cosines as they
-            are, and a classifier's features are short where it sees no object.
+            descriptor: a classifier's features are short where it sees no object.
         evidence_e: what the image as a whole shows, of an EvidenceEncoder; (e,) float32.
+        axes: where the patches lie by rows and columns; None: they cover the image evenly.
+        input_3hw: (3, H', W') float32, the pixels that were encoded, where a refiner may want them.
     """
 
     patches_hwd: torch.Tensor
     pooled_d: torch.Tensor
     keep_length: bool = False
     evidence_e: torch.Tensor | None = None
+    axes: tuple[PatchAxis, PatchAxis] | None = None
+    input_3hw: torch.Tensor | None = None
 
 
 class Encoder(Protocol):

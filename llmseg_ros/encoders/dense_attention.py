@@ -6,7 +6,8 @@ Every mode mixes the values v with weights A made from queries q and keys k, all
 | mode | A | what follows | source |
 |---|---|---|---|
 | vanilla | softmax(s q k^T) | residual, FFN | Radford et al., ICML 2021 |
-| maskclip | identity | nothing | Zhou et al., ECCV 2022 |
+| maskclip | identity | residual, FFN | Zhou et al., ECCV 2022 |
+| value | identity | nothing | MaskCLIP as ClearCLIP's and NACLIP's authors have it |
 | sclip | softmax(s q q^T) + softmax(s k k^T) | residual, FFN | Wang et al., ECCV 2024 |
 | clearclip | softmax(s q q^T) | nothing | Lan et al., ECCV 2024 |
 | naclip | softmax(s k k^T + omega) | nothing | Hajimiri et al., WACV 2025 |
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-MODES = ('vanilla', 'maskclip', 'sclip', 'clearclip', 'naclip')
-RESIDUAL_MODES = ('vanilla', 'sclip')  # the others drop the residual and the FFN
+MODES = ('vanilla', 'maskclip', 'value', 'sclip', 'clearclip', 'naclip')
+RESIDUAL_MODES = ('vanilla', 'maskclip', 'sclip')  # the others drop the residual and the FFN
 NEIGHBOUR_STD = 5.0  # patches
 
 
@@ -71,7 +72,7 @@ def attend(
 
     if mode == 'vanilla':
         return softmax_attention(q, k, v)
-    if mode == 'maskclip':
+    if mode in ('maskclip', 'value'):
         return v
     if mode == 'sclip':
         return softmax_attention(q, q, v) + softmax_attention(k, k, v)

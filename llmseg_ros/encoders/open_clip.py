@@ -16,7 +16,7 @@ from llmseg_ros.encoders.open_clip_models import shared_model
 from llmseg_ros.encoders.precision import autocast, pick_precision
 from llmseg_ros.encoders.templates import average_templates, fill_templates, load_templates
 from llmseg_ros.encoders.text_cache import TextCache
-from llmseg_ros.encoders.tiling import average_windows, cut_windows, fit_grid, window_origins
+from llmseg_ros.encoders.tiling import cut_windows, fit_size, join_windows, patch_axis
 from llmseg_ros.encoders.vit import image_tensor, interpolate_positions
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 TEXT_BATCH = 256
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MMSEG_EPSILON = 1e-6
+INTERPOLATION = {'pillow': 'bicubic', 'opencv': 'opencv'}
 
 
 class OpenClipEncoder:
@@ -46,15 +49,20 @@ class OpenClipEncoder:
         self._precision = pick_precision(precision, device)
         self._shared = shared_model(config.model, config.pretrained, device)
         self.name = f'open_clip {self._shared.name}'
-        visual = self._shared.model.visual
+        visual, mean, std = self._shared.model.visual, self._shared.mean, self._shared.std
+        if config.tower == 'mmseg':
+            visual, mean, std = mmseg_tower(visual), IMAGENET_MEAN, IMAGENET_STD
+        self._visual = visual
         self._patch = visual.conv1.stride[0]
+        self._window = config.window, min(config.window, config.stride)
+        if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
+            self._window = tuple(self._patch * max(1, round(x / self._patch)) for x in self._window)
         self._templates = load_templates(config.templates)
         self._text_cache = TextCache(
             f'open_clip {config.model} {self._shared.digest}', self._templates
         )
         self._mean_c11, self._std_c11 = (
-            torch.tensor(values, device=device)[:, None, None]
-            for values in (self._shared.mean, self._shared.std)
+            torch.tensor(values, device=device)[:, None, None] for values in (mean, std)
         )
         if config.channels_last:
             visual.conv1.to(memory_format=torch.channels_last)
@@ -64,8 +72,7 @@ class OpenClipEncoder:
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
         """Encode an (H, W, 3) uint8 RGB image, whole or by sliding windows.
 
-        Windows: patches are the mean, by coverage, of the windows' unit features, and pooled is
-        the mean of their unit image embeddings; so products with a descriptor are mean cosines.
+        Windows: pooled is the mean of their unit image embeddings.
 
         Raises:
             ValueError: the array is not an RGB image, or has no pixels.
@@ -75,23 +82,19 @@ class OpenClipEncoder:
 
         config, patch = self._config, self._patch
         height, width = rgb.shape[:2]
-        grid = fit_grid(height, width, patch, config.short_side, config.long_side)
-        size = (grid[0] * patch, grid[1] * patch)
-        image_chw = image_tensor(rgb, size, 'bicubic', self._mean_c11, self._std_c11)
-        if not config.windows:
-            patches_1hwd, pooled_1d = self._encode(image_chw[None], grid)
-            return ImageFeatures(patches_1hwd[0], pooled_1d[0])
-        # window and stride in whole patches, so that windows overlap in whole patches
-        window = max(1, round(config.window / patch))
-        stride = min(window, max(1, round(config.stride / patch)))
-        origins = window_origins(grid, window, stride)
-        window_grid = (min(window, grid[0]), min(window, grid[1]))
-        windows_nchw = cut_windows(image_chw, origins, window_grid, patch)
-        encoded = [self._encode(part, window_grid) for part in windows_nchw.split(config.batch)]
+        size = fit_size(height, width, patch, config.short_side, config.long_side, config.fit)
+        image_chw = image_tensor(
+            rgb, size, INTERPOLATION[config.resize], self._mean_c11, self._std_c11
+        )
+        window, stride = self._window if config.windows else (max(size), max(size))
+        rows, columns = (patch_axis(side, window, stride, patch, config.fit) for side in size)
+        axes, grid = (rows, columns), (rows.patches, columns.patches)
+        windows_nchw = cut_windows(image_chw, axes, patch)
+        encoded = [self._encode(part, grid) for part in windows_nchw.split(config.batch)]
         patches_nhwd, pooled_nd = (torch.cat(parts) for parts in zip(*encoded, strict=True))
-        patches_hwd = average_windows(normalize(patches_nhwd, dim=-1), origins, grid)
-        pooled_d = normalize(pooled_nd, dim=-1).mean(dim=0)
-        return ImageFeatures(patches_hwd, pooled_d, keep_length=True)
+        pooled_d = pooled_nd[0] if len(pooled_nd) == 1 else normalize(pooled_nd, dim=-1).mean(dim=0)
+        patches_hwd = join_windows(patches_nhwd, axes)
+        return ImageFeatures(patches_hwd, pooled_d, axes=axes, input_3hw=image_chw)
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names through the text templates into (n, d) float32, rows of length 1."""
@@ -112,7 +115,7 @@ class OpenClipEncoder:
         positions_nd, bias_nn = self._grid_constants(grid)
         with torch.no_grad(), autocast(self.device, self._precision):
             patches_bnd, pooled_bd = self._forward(
-                self._shared.model.visual,
+                self._visual,
                 images_bchw,
                 self._config.attention,
                 positions_nd,
@@ -124,8 +127,11 @@ class OpenClipEncoder:
         self, grid: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the position embeddings of a patch grid, and NACLIP's bias where it is used."""
-        positions_nd = self._shared.model.visual.positional_embedding.detach().float().cpu()
-        positions_nd = interpolate_positions(positions_nd, grid, antialias=True).to(self.device)
+        how = self._config.positions
+        if how == 'auto':
+            how = 'offset' if self._config.pretrained == 'openai' else 'antialias'
+        positions_nd = self._visual.positional_embedding.detach().float().cpu()
+        positions_nd = interpolate_positions(positions_nd, grid, how).to(self.device)
         if self._config.attention != 'naclip':
             return positions_nd, None
         return positions_nd, neighbour_bias(grid, self.device)
@@ -141,6 +147,24 @@ class OpenClipEncoder:
                 for start in range(0, len(texts), TEXT_BATCH)
             ]
             return average_templates(torch.cat(encoded).float(), len(self._templates))
+
+
+def mmseg_tower(visual: nn.Module) -> nn.Module:
+    """Copy a tower as MaskCLIP's code (Zhou et al., ECCV 2022) has it: GELU, epsilon 1e-6.
+
+    OpenAI's weights were trained with QuickGELU and 1e-5; this is what was published.
+    """
+    import copy
+
+    from torch import nn
+
+    tower = copy.deepcopy(visual)
+    for block in tower.transformer.resblocks:
+        block.mlp.gelu = nn.GELU()
+    for module in tower.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = MMSEG_EPSILON
+    return tower
 
 
 def dense_forward(

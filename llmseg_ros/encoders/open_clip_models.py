@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmseg_ros.encoders.activation import check_activation, needs_quickgelu
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.weights import (
     OPENAI_NUMBERS,
@@ -14,6 +14,7 @@ from llmseg_ros.encoders.weights import (
     absent,
     checksum,
     find_weights,
+    given_weights,
     load_once,
     load_strictly,
     read_state_dict,
@@ -22,11 +23,6 @@ from llmseg_ros.encoders.weights import (
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
-
-QUICKGELU_TAGS = ('openai', 'dfn2b', 'dfn5b', 'metaclip_400m', 'metaclip_fullcc')
-"""Trained with QuickGELU; open_clip before 2.30 does not say so."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +74,7 @@ def find_checkpoint(name: str, pretrained: str) -> Path:
         EncoderUnavailable: it is not there.
     """
     if is_path(pretrained):
-        if not Path(pretrained).expanduser().is_file():
-            raise EncoderUnavailable(f'checkpoint {pretrained} does not exist')
-        return Path(pretrained).expanduser()
+        return given_weights(pretrained)
     path = find_weights(weights_folder('open_clip', f'{name}--{pretrained}'))
     if path is None:
         raise absent(f'weights of {name}, {pretrained},', 'open_clip')
@@ -102,8 +96,10 @@ def load_model(
     text_folder = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
     model, tokenize = build_model(name, config, text_folder)
     state = read_state_dict(path)
-    if [state.pop(number, None) is not None for number in OPENAI_NUMBERS].count(True):
-        warn_of_quickgelu(name, config, path)
+    if tag is None:
+        check_activation(name, path, digest, state)
+    for number in OPENAI_NUMBERS:
+        state.pop(number, None)
     if 'text_projection' in state and not isinstance(model, open_clip.CLIP):
         from open_clip.model import convert_to_custom_text_state_dict
 
@@ -119,13 +115,6 @@ def load_model(
         mean=tuple(preprocess.get('mean', open_clip.OPENAI_DATASET_MEAN)),
         std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
     )
-
-
-def warn_of_quickgelu(name: str, config: dict[str, Any], path: Path) -> None:
-    """Say that weights in OpenAI's own form were trained with another activation than a model's."""
-    better = f'{name}-quickgelu'
-    if not config.get('quick_gelu') and better in import_open_clip().list_models():
-        logger.warning("%s looks like OpenAI's, trained with QuickGELU: use %s", path, better)
 
 
 def import_open_clip() -> Any:
@@ -187,8 +176,7 @@ def check_model(name: str, tag: str | None) -> dict[str, Any]:
 def check_tag(name: str, tag: str, has_quickgelu: bool) -> None:
     """Raise EncoderUnavailable where a tag is unknown or was trained with another activation."""
     open_clip = import_open_clip()
-    needs_quickgelu = open_clip.get_pretrained_cfg(name, tag).get('quick_gelu', False)
-    if (needs_quickgelu or tag in QUICKGELU_TAGS) and not has_quickgelu:
+    if needs_quickgelu(name, tag) and not has_quickgelu:
         raise EncoderUnavailable(
             f'weights {tag!r} were trained with QuickGELU and {name} has GELU: '
             f'use the model {name}-quickgelu'

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from llmseg_ros.encoders.weights import (
     checksum,
     find_weights,
     first_line,
+    given_weights,
     load_once,
     load_strictly,
     read_state_dict,
@@ -46,6 +48,8 @@ HEAD_WIDTH = 64  # in both encoders of both published sizes
 TEXT_BATCH = 256
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
+
+logger = logging.getLogger(__name__)
 
 
 class SimSegEncoder:
@@ -81,9 +85,9 @@ class SimSegEncoder:
         self._grid = (side, side)
         self._size = (side * patch, side * patch)
         # without antialiasing, as published
-        self._positions_nd = interpolate_positions(
-            vit.pos_embed[0].cpu(), self._grid, antialias=False
-        ).to(device)
+        self._positions_nd = interpolate_positions(vit.pos_embed[0].cpu(), self._grid, 'plain').to(
+            device
+        )
         self._encode_patches = torch.compile(encode_patches) if config.compile else encode_patches
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
@@ -172,10 +176,9 @@ def find_checkpoint(checkpoint: str) -> Path:
         EncoderUnavailable: it is not there.
     """
     if checkpoint:
-        if not Path(checkpoint).expanduser().is_file():
-            raise EncoderUnavailable(f'checkpoint {checkpoint} does not exist')
-        return Path(checkpoint).expanduser()
-    path = find_weights(weights_folder('simseg'))
+        return given_weights(checkpoint)
+    # of several the small one, the paper's
+    path = find_weights(weights_folder('simseg'), first='vit-s')
     if path is None:
         raise absent('checkpoint of SimSeg', 'simseg')
     return path
@@ -283,8 +286,12 @@ PREFIXES = {
     'image_projection': 'image_projection.linear.',
     'text_projection': 'text_projection.linear.',
 }
-# the loss temperature and BERT's pooler are not used; transformers before 4.31 kept position_ids
-UNUSED = re.compile(r'loss\.|text_encoder\.model\.(model\.)?(pooler\.|embeddings\.position_ids$)')
+# the loss temperature, BERT's pooler and the ViT's classifier are not used; some transformers
+# kept position_ids and token_type_ids
+UNUSED = re.compile(
+    r'loss\.|image_encoder\.model\.model\.head\.'
+    r'|text_encoder\.model\.(model\.)?(pooler\.|embeddings\.(position|token_type)_ids$)'
+)
 
 
 def split_state(
@@ -294,9 +301,13 @@ def split_state(
 
     Raises:
         EncoderUnavailable: a tensor belongs to none of them, or one of them has no tensors.
+
+    What no part of the segmenter uses is named in the log.
     """
     parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in PREFIXES}
     extra = []
+    if unused := [key for key in state if UNUSED.match(key)]:
+        logger.info('of checkpoint %s are not used: %s', path, ', '.join(unused))
     for key, value in state.items():
         if UNUSED.match(key):
             continue

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.config import ConfigError
 from llmseg_ros.encoders.base import EncoderUnavailable
+from llmseg_ros.files import shipped_path
 
 if TYPE_CHECKING:
     import torch
 
 SLOT = '{}'
+PUBLISHED = ('llm_supervision', 'maskclip')
 MAX_TEMPLATES = 1000
 
 
@@ -21,7 +23,9 @@ def load_templates(source: str) -> tuple[str, ...]:
 
     Args:
         source: `imagenet`, the 80 of the CLIP paper; `short`, the 7 its authors found to do most
-            of the work; `photo`, `a photo of a {}.`; or a text file with a template a line.
+            of the work; `photo`, `a photo of a {}.`; `llm_supervision`, the 13 of Sun et al.'s code
+            (CVPRW 2024); `maskclip`, the 85 of Zhou et al.'s (ECCV 2022); or a text file with a
+            template a line.
 
     Raises:
         ConfigError: the file can't be read, or a line has not exactly one {}.
@@ -42,6 +46,8 @@ def load_templates(source: str) -> tuple[str, ...]:
             'short': open_clip.SIMPLE_IMAGENET_TEMPLATES,
         }[source]
         return tuple(template(SLOT) for template in fill)
+    if source in PUBLISHED:
+        return _read_templates(shipped_path(f'config/templates/{source}.txt'))
     return _read_templates(Path(source))
 
 
@@ -50,7 +56,8 @@ def _read_templates(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f'templates {str(path)!r}: expected imagenet, short, photo or a text file ({error})'
+            f'templates {str(path)!r}: expected imagenet, short, photo, {", ".join(PUBLISHED)} '
+            f'or a text file ({error})'
         ) from error
     templates = tuple(line.strip() for line in lines if line.strip())
     for template in templates:

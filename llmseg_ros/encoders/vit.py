@@ -18,12 +18,13 @@ def image_tensor(
     mean_c11: torch.Tensor,
     std_c11: torch.Tensor,
 ) -> torch.Tensor:
-    """Resize an image, with antialiasing, and normalise it.
+    """Resize an image and normalise it.
 
     Args:
         rgb: (H, W, 3) uint8.
         size: height and width wanted, in pixels.
-        interpolation: `bilinear` or `bicubic`.
+        interpolation: `bilinear` or `bicubic`, with antialiasing, as Pillow has them, or `opencv`,
+            OpenCV's bilinear.
         mean_c11: (3, 1, 1) float32 on a scale of 0 to 1, on the device of the result.
         std_c11: likewise.
 
@@ -40,6 +41,10 @@ def image_tensor(
         raise ValueError(f'expected an (H, W, 3) uint8 image, got {rgb.dtype} {rgb.shape}')
     # bytes are resized on the CPU whatever the device: as Pillow does it, by which the models
     # were trained, the same everywhere, and the upload is small
+    if interpolation == 'opencv':
+        import cv2
+
+        rgb = np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
     pixels_hwc = torch.from_numpy(np.array(rgb, order='C'))
     image_1chw = pixels_hwc.permute(2, 0, 1)[None]
     if image_1chw.shape[2:] != size:
@@ -49,14 +54,16 @@ def image_tensor(
 
 
 def interpolate_positions(
-    positions_nd: torch.Tensor, grid: tuple[int, int], antialias: bool
+    positions_nd: torch.Tensor, grid: tuple[int, int], how: str
 ) -> torch.Tensor:
     """Interpolate position embeddings, bicubic, to a patch grid; CLS keeps its own.
 
     Args:
         positions_nd: (1 + s*s, d), CLS first, then a square grid.
         grid: rows and columns wanted.
-        antialias: smooth when the grid shrinks, as open_clip does.
+        how: `plain`; `antialias`, smooth when the grid shrinks, as open_clip does for its own
+            models; `offset`, scaled by (rows + 0.1) / s and (columns + 0.1) / s as in the code
+            published with SCLIP, NACLIP and ClearCLIP, so that sizes round down safely.
 
     Returns:
         (1 + rows*columns, d).
@@ -68,7 +75,11 @@ def interpolate_positions(
     if grid == (side, side):
         return positions_nd
     square_1dhw = positions_nd[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    resized_1dhw = interpolate(
-        square_1dhw, grid, mode='bicubic', align_corners=False, antialias=antialias
-    )
+    if how == 'offset':
+        factors = tuple((length + 0.1) / side for length in grid)
+        resized_1dhw = interpolate(square_1dhw, scale_factor=factors, mode='bicubic')
+    else:
+        resized_1dhw = interpolate(
+            square_1dhw, grid, mode='bicubic', align_corners=False, antialias=how == 'antialias'
+        )
     return torch.cat([positions_nd[:1], resized_1dhw[0].flatten(1).T])

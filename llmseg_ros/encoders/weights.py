@@ -44,12 +44,60 @@ def weights_folder(encoder: str, model: str = '') -> Path:
     return cache_folder() / 'weights' / encoder / model.replace('/', '-')
 
 
-def find_weights(folder: Path) -> Path | None:
-    """Return the weight file of a folder, safetensors first, or None."""
+def find_weights(folder: Path, first: str = '') -> Path | None:
+    """Return the weight file of a folder, or None: of several `first` in its name, safetensors."""
     for suffix in SUFFIXES:
-        for path in sorted(folder.glob(f'*{suffix}')):
+        for path in sorted(folder.glob(f'*{suffix}'), key=lambda p: (first not in p.name, p)):
             return path
     return None
+
+
+def given_weights(given: str) -> Path:
+    """Return the checkpoint file a user gave, or that in the folder they gave.
+
+    A folder is, for one, a snapshot in the cache of the Hugging Face hub.
+
+    Raises:
+        EncoderUnavailable: it is not there.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        found = find_weights(path)
+        if found is None:
+            raise EncoderUnavailable(
+                f'folder {given} has no checkpoint: expected a file of {", ".join(SUFFIXES)} in it'
+            )
+        return found
+    if not path.is_file():
+        raise EncoderUnavailable(f'checkpoint {given} does not exist')
+    return path
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell by the content: files of the Hugging Face cache have no suffix."""
+    with path.open('rb') as file:
+        start = file.read(9)
+    return start[8:] == b'{' and int.from_bytes(start[:8], 'little') < path.stat().st_size
+
+
+def harmless_globals() -> list[Any]:
+    """Return what trainers leave in checkpoints beside tensors, and torch refuses of itself.
+
+    A version of torch, and numbers of numpy: they hold values and run nothing.
+    """
+    import numpy as np
+    from torch.torch_version import TorchVersion
+
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = (np.bool_, np.int32, np.int64, np.uint8, np.float16, np.float32, np.float64)
+    return [
+        TorchVersion,
+        scalar,
+        (scalar, 'numpy.core.multiarray.scalar'),  # of numpy before 2
+        (scalar, 'numpy._core.multiarray.scalar'),
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in kinds),
+    ]
 
 
 def absent(what: str, encoder: str) -> EncoderUnavailable:
@@ -121,7 +169,7 @@ def read_checkpoint(path: Path) -> Any:
     from llmseg_ros.encoders.torchscript import is_torchscript
 
     try:
-        if path.suffix == '.safetensors':
+        if is_safetensors(path):
             from safetensors.torch import load_file
 
             return load_file(path)
@@ -129,7 +177,8 @@ def read_checkpoint(path: Path) -> Any:
             return read_archive(path)
         with warnings.catch_warnings():  # torch's advice is for its own users
             warnings.simplefilter('ignore')
-            return torch.load(path, map_location='cpu', weights_only=True)
+            with torch.serialization.safe_globals(harmless_globals()):
+                return torch.load(path, map_location='cpu', weights_only=True)
     except EncoderUnavailable:
         raise
     except FileNotFoundError as error:

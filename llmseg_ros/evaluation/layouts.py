@@ -69,6 +69,15 @@ LAYOUTS: Mapping[str, Layout] = {
         background=(0,),
         split='ImageSets/Segmentation/val.txt',
     ),
+    'voc20': Layout(
+        title='PASCAL VOC 2012, 20 classes',
+        classes='voc.txt',
+        images='JPEGImages/{id}.jpg',
+        labels='SegmentationClass/{id}.png',
+        values=range(1, 21),
+        ignored=(0, 255),
+        split='ImageSets/Segmentation/val.txt',
+    ),
     'context60': CONTEXT,
     'context59': replace(CONTEXT, title='PASCAL Context 59', background=(), ignored=(0, 255)),
     'coco-stuff': Layout(
@@ -158,6 +167,33 @@ def as_spelt(path: Path) -> Path:
     """Return a path, with a suffix in capitals where only that is there."""
     in_capitals = path.with_suffix(path.suffix.upper())
     return in_capitals if not path.exists() and in_capitals.exists() else path
+
+
+def with_published_names(dataset: Dataset, layout: str, papers: Sequence[str]) -> Dataset:
+    """Describe the classes by the names published code has for them, in its spelling.
+
+    Args:
+        dataset: with all its classes.
+        layout: its name in LAYOUTS.
+        papers: folders of config/classes/published; the first that has the dataset counts.
+
+    Raises:
+        DatasetError: none of them has.
+    """
+    folder = shipped_path('config/classes/published')
+    file = Path(LAYOUTS[layout].classes).name if layout in LAYOUTS else f'{layout}.txt'
+    for paper in papers:
+        if (folder / paper / file).is_file():
+            break
+    else:
+        raise DatasetError(
+            f'the names {", ".join(papers)} are published for other datasets than {layout}: '
+            f'leave out --names published, or choose a configuration made for {layout}'
+        )
+    lines = read_lines(folder / paper / file, 'class names')
+    names = [tuple(name.strip() for name in line.split(',')) for line in lines]
+    synonyms = {first: others for first, *rest in names if (others := tuple(rest))}
+    return replace(dataset, classes=tuple(first for first, *_ in names), synonyms=synonyms)
 
 
 def synonyms_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

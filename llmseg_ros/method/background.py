@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from llmseg_ros.config import BackgroundConfig
@@ -11,10 +10,9 @@ if TYPE_CHECKING:
     import torch
 
 BY_WORDS = ('probability', 'names')
-BY_PROBABILITY = (*BY_WORDS, 'none')  # what these need of the fusion are probabilities
+BY_PROBABILITY = (*BY_WORDS, 'none')  # by probabilities of names: name_logits.py
 EPSILON = 1e-6
 ODDS_EPSILON = 1e-8
-LEAST_PROBABILITY = 1e-30
 ABSENT = -1e4  # the logit of a candidate that did not pass: finite, so that it can be interpolated
 
 
@@ -24,19 +22,16 @@ def label_logits(
     """Put a background label before the candidates.
 
     Args:
-        maps_khw: (k, h, w) similarities; by `probability`, `names` and `none` (k + b, h, w)
-            probabilities, of the candidates and of b background words.
+        maps_khw: (k, h, w) similarities.
         valid_k: (k,) bool; the other candidates get ABSENT.
-        config: what is background.
+        config: what is background, `threshold` or `minmax`.
 
     Returns:
         (k + 1, h, w); a softmax over the first axis gives label probabilities.
     """
     import torch
 
-    if config.name in BY_PROBABILITY:
-        logits_khw, background_hw = probability_logits(maps_khw, len(valid_k), config)
-    elif config.name == 'minmax':
+    if config.name == 'minmax':
         logits_khw, background_hw = minmax_logits(maps_khw)
     else:
         logits_khw, background_hw = threshold_logits(maps_khw, valid_k, config)
@@ -60,34 +55,6 @@ def threshold_logits(
     maps_khw = maps_khw.masked_fill(~valid_k[:, None, None], 0.0).clamp(min=0.0)
     logits_khw = config.scale * maps_khw / maps_khw.amax().clamp(min=EPSILON)
     return logits_khw, torch.full_like(logits_khw[0], config.scale * config.threshold)
-
-
-def probability_logits(
-    probabilities_khw: torch.Tensor, candidates: int, config: BackgroundConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take for background where a word is likelier than every class.
-
-    By `probability` it is also where the best class is less likely than `config.probability`
-    (Wang et al., SCLIP, ECCV 2024). By `none` nothing is.
-
-    Args:
-        probabilities_khw: (k + b, h, w), of candidates and words.
-        candidates: k.
-        config: name and probability.
-
-    Returns:
-        Logits (k, h, w) and those of background (h, w).
-    """
-    import torch
-
-    logits_khw = probabilities_khw.clamp(min=LEAST_PROBABILITY).log()
-    background_hw = torch.full_like(probabilities_khw[0], ABSENT)
-    if config.name in BY_WORDS:
-        background_hw = torch.cat([background_hw[None], logits_khw[candidates:]]).amax(dim=0)
-    if config.name == 'probability':
-        least = max(config.probability, LEAST_PROBABILITY)
-        background_hw = background_hw.clamp(min=math.log(least))
-    return logits_khw[:candidates], background_hw
 
 
 def minmax_logits(maps_khw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PATCH_PIXELS = 16  # a patch is enlarged to 16 x 16: the input of a ViT-*/16
 KERNEL = (7, 7)
+PIXEL_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+PIXEL_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def label_by_binary_crf(
@@ -49,7 +51,7 @@ def label_by_binary_crf(
     import cv2
 
     height, width = (side * PATCH_PIXELS for side in logits_khw.shape[1:])
-    small = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    small = denormalised_input(rgb, (height, width))
     labels = np.zeros((height, width), np.uint16)
     decided = np.zeros((height, width))  # the score that decided
     probabilities = np.zeros((height, width), np.float32)
@@ -67,6 +69,24 @@ def label_by_binary_crf(
     size = rgb.shape[1::-1]
     labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     return labels.astype(np.int64), cv2.resize(probabilities, size, interpolation=cv2.INTER_NEAREST)
+
+
+def denormalised_input(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the image SimSeg's published code gives the CRF: the model's input, turned back.
+
+    That is Pillow's bilinear of the image, to float32, normalised, denormalised, and cut down to
+    whole numbers, which takes 1 off many of them.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        size: height and width wanted, in pixels.
+    """
+    from PIL import Image
+
+    resized = Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized, np.float32) / np.float32(255)
+    normalised = (pixels - PIXEL_MEAN) / PIXEL_STD
+    return ((normalised * PIXEL_STD + PIXEL_MEAN) * np.float32(255)).astype(np.uint8)
 
 
 def class_marginals(

@@ -70,34 +70,6 @@ def class_maps(
     return name_maps(patches_hwd, pooled_d, descriptors_cnd, members_cn, config).amax(dim=-1)
 
 
-def class_probabilities(
-    patches_hwd: torch.Tensor,
-    pooled_d: torch.Tensor,
-    descriptors_cnd: torch.Tensor,
-    members_cn: torch.Tensor,
-    config: FusionConfig,
-) -> torch.Tensor:
-    """Take the softmax of logit_scale * similarity over all names, and the best of each class.
-
-    This is how dense CLIP is evaluated (Wang et al., SCLIP, ECCV 2024): the names of a class
-    compete with those of all others. A class with fused descriptors has one name.
-
-    Args:
-        patches_hwd: (h, w, d), of length 1 unless their encoder says that the length counts.
-        pooled_d: (d,), of length 1.
-        descriptors_cnd: (c, n, d), of length 1, the class's own name first.
-        members_cn: (c, n) bool, False where a row is padding.
-        config: the fusion; `chils` gives probabilities as it is.
-
-    Returns:
-        (h, w, c) probabilities; over c they sum to at most 1.
-    """
-    if config.name == 'chils':
-        return chils_maps(patches_hwd, descriptors_cnd, members_cn, config)
-    maps_hwcn = name_maps(patches_hwd, pooled_d, descriptors_cnd, members_cn, config)
-    return softmax_of_all(config.logit_scale * maps_hwcn).amax(dim=-1)
-
-
 def name_maps(
     patches_hwd: torch.Tensor,
     pooled_d: torch.Tensor,

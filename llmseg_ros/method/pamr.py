@@ -17,45 +17,53 @@ EPSILON = 1e-8
 
 
 def refine_pamr(
-    probabilities_khw: torch.Tensor, rgb_3hw: torch.Tensor, shared: Shared | None = None
+    maps_khw: torch.Tensor, rgb_3hw: torch.Tensor, shared: Shared | None = None
 ) -> torch.Tensor:
-    """Average every pixel's probabilities with those of neighbours of like colour, ten times.
+    """Average every pixel's values with those of neighbours of like colour, ten times.
 
     Args:
-        probabilities_khw: (k, H, W), summing to 1 over k.
+        maps_khw: (k, H, W), probabilities or any other maps.
         rgb_3hw: (3, H, W) float, any scale, on the same device.
         shared: of the image; the affinities, most of the time, go with the image alone.
 
     Returns:
-        (k, H, W), summing to 1 over k.
+        (k, H, W); what sums to 1 over k does so still.
     """
+    shared = shared or Shared()
+    affinity_nhw = shared.once(('pamr', rgb_3hw.shape), lambda: affinities(rgb_3hw))
+    return spread_over_neighbours(maps_khw, affinity_nhw)
+
+
+def spread_over_neighbours(maps_khw: torch.Tensor, affinity_nhw: torch.Tensor) -> torch.Tensor:
+    """Take the mean of every pixel's neighbours in (k, H, W) by their affinity, ten times."""
     import torch
 
-    affinity_nhw = (shared or Shared()).once(('pamr', rgb_3hw.shape), lambda: affinities(rgb_3hw))
     for _ in range(ITERATIONS):
-        averaged_khw = torch.zeros_like(probabilities_khw)
-        for affinity_hw, neighbour_khw in zip(
-            affinity_nhw, _neighbours(probabilities_khw), strict=True
-        ):
+        averaged_khw = torch.zeros_like(maps_khw)
+        for affinity_hw, neighbour_khw in zip(affinity_nhw, _neighbours(maps_khw), strict=True):
             averaged_khw.addcmul_(affinity_hw, neighbour_khw)
-        probabilities_khw = averaged_khw
-    return probabilities_khw
+        maps_khw = averaged_khw
+    return maps_khw
 
 
 def affinities(rgb_3hw: torch.Tensor) -> torch.Tensor:
     """Compare every pixel of a (3, H, W) image with its 8 neighbours at each dilation.
 
     Returns:
-        (n, H, W) softmax over n of -mean_rgb |x_i - x_j| / (0.1 std), std being that of the pixel
-        and its neighbours, by channel.
+        (n, H, W) softmax over n of -mean_rgb |x_i - x_j| / (0.1 std), by channel; std is that of
+        the neighbours and the pixel, which counts once for every dilation, as published.
     """
     import torch
 
-    neighbours_n3hw = torch.stack(list(_neighbours(rgb_3hw)))
-    window_n3hw = torch.cat([rgb_3hw[None], neighbours_n3hw])
-    std_3hw = window_n3hw.std(dim=0)
-    distance_n3hw = (neighbours_n3hw - rgb_3hw).abs() / (STD_SHARE * std_3hw + EPSILON)
-    return (-distance_n3hw.mean(dim=1)).softmax(dim=0)
+    distance_nhw: torch.Tensor | None = None
+    for channel_1hw in rgb_3hw.split(1):
+        neighbours_nhw = torch.cat(list(_neighbours(channel_1hw)))
+        centres_nhw = channel_1hw.expand(len(DILATIONS), -1, -1)
+        std_hw = torch.cat([centres_nhw, neighbours_nhw]).std(dim=0)
+        channel_nhw = (neighbours_nhw - channel_1hw).abs_() / (STD_SHARE * std_hw + EPSILON)
+        distance_nhw = channel_nhw if distance_nhw is None else distance_nhw.add_(channel_nhw)
+    assert distance_nhw is not None
+    return (distance_nhw / -len(rgb_3hw)).softmax(dim=0)
 
 
 def _neighbours(maps_khw: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""From label logits on the patch grid to labels on the image."""
+"""From label logits, or the logits of names, on the patches to labels on the image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.config import RefineConfig
+from llmseg_ros.config import BackgroundConfig, RefineConfig
 from llmseg_ros.method.background import ABSENT
 from llmseg_ros.method.crf import crf_available, refine_crf
 from llmseg_ros.method.crf_binary import label_by_binary_crf
-from llmseg_ros.method.crf_torch import refine_crf_torch
+from llmseg_ros.method.crf_torch import MOST_PIXELS, MOST_PIXELS_CPU, refine_crf_torch, working_size
 from llmseg_ros.method.maps import resize_maps
+from llmseg_ros.method.name_labels import label_names, label_refined_names, without_small
+from llmseg_ros.method.name_logits import NameLogits, labels_at, patch_labels
 from llmseg_ros.method.pamr import refine_pamr
+from llmseg_ros.method.patches import grid_length
 from llmseg_ros.method.stages import Shared
 
 if TYPE_CHECKING:
     import torch
+
+Labels = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 def refine(
@@ -28,7 +33,7 @@ def refine(
     rgb: NDArray[np.uint8],
     config: RefineConfig,
     shared: Shared | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> Labels:
     """Sharpen label logits along the image's edges.
 
     Args:
@@ -41,37 +46,147 @@ def refine(
     Returns:
         (H, W) index of the best label, and its (H, W) probability.
     """
-    import torch
-
     if config.name == 'crf_binary':
         scores = scores_k.cpu().numpy()
         return label_by_binary_crf(logits_khw.cpu().numpy(), scores, rgb, config, shared)
+    device = logits_khw.device
+    labels_j = choose_labels(logits_khw, config)
+    if config.name == 'crf' and len(labels_j) <= 1:
+        return one_label(labels_j, rgb)
+    if config.name == 'crf' and in_torch(config, device):
+        return refine_in_torch(labels_j, logits_khw[labels_j], rgb, config, shared)
+    small = working_image(rgb, config)
+    logits_jhw = resize_maps(logits_khw[labels_j], small.shape[:2])
+    probabilities_jhw = refine_labels(logits_jhw.softmax(dim=0), small, config, shared)
+    return best_labels(labels_j, resize_maps(probabilities_jhw, rgb.shape[:2]))
+
+
+def refine_names(
+    names: NameLogits,
+    scores_k: torch.Tensor,
+    rgb: NDArray[np.uint8],
+    background: BackgroundConfig,
+    config: RefineConfig,
+    input_3hw: torch.Tensor | None = None,
+    shared: Shared | None = None,
+) -> Labels:
+    """Do as `refine` does for names that compete for every pixel.
+
+    Their logits are resized before the softmax: to the image, or to the size the refiner works at.
+
+    Args:
+        names: logits of all names.
+        scores_k: as `refine` has it.
+        rgb: (H, W, 3) uint8.
+        background: what is background.
+        config: the refiner.
+        input_3hw: the image as it was encoded, for PAMR on similarities; without, `rgb` is taken.
+        shared: of the image.
+    """
+
     shape = rgb.shape[:2]
+    if config.name == 'none':
+        return to_numpy(label_names(names, shape, background))
+    if config.name == 'pamr' and config.pamr_on == 'similarities':
+        if input_3hw is None:
+            input_3hw = rgb_tensor(rgb, names.names_hmw.device)
+        image_3hw = resize_maps(input_3hw, shape)
+        return to_numpy(label_refined_names(names, image_3hw, background, shared))
+    if config.name == 'crf_binary':
+        grid = [grid_length(axis) for axis in names.axes]
+        return refine(labels_at(names, grid, background), scores_k, rgb, config, shared)
+    device = names.names_hmw.device
+    labels_j = choose_labels(patch_labels(names, background), config)
+    if config.name == 'crf' and len(labels_j) <= 1:
+        return one_label(labels_j, rgb)
+    if config.name == 'crf' and in_torch(config, device):
+        most_pixels = MOST_PIXELS_CPU if on_host(device) else MOST_PIXELS
+        size = working_size(shape, config.short_side, most_pixels)
+        logits_jhw = labels_at(names, size, background, labels_j)
+        return refine_in_torch(labels_j, logits_jhw, rgb, config, shared, background)
+    small = working_image(rgb, config)
+    logits_jhw = labels_at(names, small.shape[:2], background, labels_j)
+    probabilities_jhw = refine_labels(logits_jhw.softmax(dim=0), small, config, shared)
+    return best_labels(labels_j, resize_maps(probabilities_jhw, shape), background)
+
+
+def refine_in_torch(
+    labels_j: torch.Tensor,
+    logits_jhw: torch.Tensor,
+    rgb: NDArray[np.uint8],
+    config: RefineConfig,
+    shared: Shared | None = None,
+    background: BackgroundConfig | None = None,
+) -> Labels:
+    """Refine (j, h, w) label logits by the CRF in torch."""
+    rgb_1hw3 = send(rgb, logits_jhw.device)[None]
+    refined_1jhw = refine_crf_torch(logits_jhw[None], rgb_1hw3, config, shared)
+    return best_labels(labels_j, refined_1jhw[0], background)
+
+
+def best_labels(
+    labels_j: torch.Tensor,
+    probabilities_jhw: torch.Tensor,
+    background: BackgroundConfig | None = None,
+) -> Labels:
+    """Return the best of the labels by pixel and its probability, without those too small."""
+    labels_j = labels_j.to(probabilities_jhw.device, non_blocking=True)
+    if background is not None and background.area_threshold:
+        probabilities_jhw = without_small(probabilities_jhw, labels_j == 0, background)
+    confidence_hw, best_hw = probabilities_jhw.max(dim=0)
+    return labels_j[best_hw].cpu().numpy(), confidence_hw.cpu().numpy()
+
+
+def to_numpy(labels: tuple[torch.Tensor, torch.Tensor]) -> Labels:
+    best_hw, confidence_hw = labels
+    return best_hw.cpu().numpy(), confidence_hw.cpu().numpy()
+
+
+def choose_labels(logits_khw: torch.Tensor, config: RefineConfig) -> torch.Tensor:
+    """Return (j,) int64, the labels worked on at image size."""
     labels_j = strongest_labels(logits_khw, config.max_labels)
     device = logits_khw.device
-    by_torch = config.name == 'crf' and in_torch(config, device)
     # time goes with the number of labels; but a GPU in use would have to be waited for
-    if config.name == 'crf' and (on_host(device) or not by_torch):
+    if config.name == 'crf' and (on_host(device) or not in_torch(config, device)):
         labels_j = labels_j[logits_khw[labels_j, 0, 0] > ABSENT]
-        if len(labels_j) <= 1:
-            only = labels_j.item() if len(labels_j) else 0
-            return np.full(shape, only, np.int64), np.ones(shape, np.float32)
-    if by_torch:
-        logits_1jhw, rgb_1hw3 = logits_khw[labels_j][None], send(rgb, device)[None]
-        refined_1jhw = refine_crf_torch(logits_1jhw, rgb_1hw3, config, shared)
-        confidence_hw, best_hw = refined_1jhw[0].max(dim=0)
-        return labels_j[best_hw].cpu().numpy(), confidence_hw.cpu().numpy()
-    small = rgb if config.name == 'none' else shrink(rgb, config.short_side)
-    probabilities_jhw = resize_maps(logits_khw[labels_j], small.shape[:2]).softmax(dim=0)
+    return labels_j
+
+
+def one_label(labels_j: torch.Tensor, rgb: NDArray[np.uint8]) -> Labels:
+    """Return an image of the one label there is, or of background."""
+    shape = rgb.shape[:2]
+    only = labels_j.item() if len(labels_j) else 0
+    return np.full(shape, only, np.int64), np.ones(shape, np.float32)
+
+
+def working_image(rgb: NDArray[np.uint8], config: RefineConfig) -> NDArray[np.uint8]:
+    """Return an image at the size a refiner works at."""
+    full_size = config.name == 'none' or (
+        config.name == 'pamr' and config.pamr_on == 'similarities'
+    )
+    return rgb if full_size else shrink(rgb, config.short_side)
+
+
+def refine_labels(
+    probabilities_jhw: torch.Tensor,
+    small: NDArray[np.uint8],
+    config: RefineConfig,
+    shared: Shared | None = None,
+) -> torch.Tensor:
+    """Refine (j, h, w) label probabilities by `crf`, `pamr` or not at all, on an image as large."""
+    import torch
+
     if config.name == 'pamr':
-        small_hw3 = torch.from_numpy(small).to(logits_khw.device, non_blocking=True)
-        small_3hw = small_hw3.permute(2, 0, 1).float()
-        probabilities_jhw = refine_pamr(probabilities_jhw, small_3hw, shared)
-    elif config.name == 'crf':
-        refined = refine_crf(probabilities_jhw.cpu().numpy(), small, config, shared)
-        probabilities_jhw = torch.from_numpy(refined)
-    confidence_hw, best_hw = resize_maps(probabilities_jhw, shape).max(dim=0)
-    return labels_j.cpu().numpy()[best_hw.cpu().numpy()], confidence_hw.cpu().numpy()
+        small_3hw = rgb_tensor(small, probabilities_jhw.device)
+        return refine_pamr(probabilities_jhw, small_3hw, shared)
+    if config.name == 'crf':
+        return torch.from_numpy(refine_crf(probabilities_jhw.cpu().numpy(), small, config, shared))
+    return probabilities_jhw
+
+
+def rgb_tensor(rgb: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Return an (H, W, 3) uint8 image as (3, H, W) float32 on a device."""
+    return send(rgb, device).permute(2, 0, 1).float()
 
 
 def available_refiner(config: RefineConfig) -> RefineConfig:

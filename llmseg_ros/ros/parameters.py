@@ -16,10 +16,9 @@ from llmseg_ros.config import (
     ConfigError,
     SegmenterConfig,
     build_config,
-    build_section,
-    check_setting,
     setting,
 )
+from llmseg_ros.settings import build_section, check_setting
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def attention_weights(mode, q, k, grid):
         kk = [scale * sum(k[i] * k[j]) for j in range(n)]
         if mode == 'vanilla':
             rows.append(softmax(qk))
-        elif mode == 'maskclip':
+        elif mode in ('maskclip', 'value'):
             rows.append([float(i == j) for j in range(n)])
         elif mode == 'sclip':
             rows.append(softmax(qq) + softmax(kk))
@@ -118,9 +118,10 @@ def cubic_kernel(distance, a):
     return 0.0
 
 
-def resize_line(values, length, antialias):
+def resize_line(values, length, how):
     """Resize a sequence of vectors, bicubic, pixel centres at half integers."""
-    scale = len(values) / length
+    antialias = how == 'antialias'
+    scale = len(values) / (length + 0.1 if how == 'offset' else length)
     stretch = max(1.0, scale) if antialias else 1.0
     resized = []
     for i in range(length):
@@ -137,11 +138,13 @@ def resize_line(values, length, antialias):
     return np.array(resized)
 
 
-def resize_positions(positions_nd, grid, antialias):
+def resize_positions(positions_nd, grid, how):
     side = math.isqrt(len(positions_nd) - 1)
+    if grid == (side, side):
+        return positions_nd
     square = positions_nd[1:].reshape(side, side, -1)
-    rows = np.array([resize_line(row, grid[1], antialias) for row in square])
-    square = np.array([resize_line(rows[:, x], grid[0], antialias) for x in range(grid[1])])
+    rows = np.array([resize_line(row, grid[1], how) for row in square])
+    square = np.array([resize_line(rows[:, x], grid[0], how) for x in range(grid[1])])
     return np.concatenate(
         [positions_nd[:1], square.transpose(1, 0, 2).reshape(-1, square.shape[2])]
     )

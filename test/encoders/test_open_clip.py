@@ -19,6 +19,7 @@ from llmseg_ros.encoders.open_clip import OpenClipEncoder, dense_forward
 from llmseg_ros.encoders.open_clip_models import check_model
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.weights import weights_folder
+from llmseg_ros.method.patches import average_windows, grid_length
 
 open_clip = pytest.importorskip('open_clip')
 
@@ -67,7 +68,7 @@ def slow_features(name, state, image_chw, mode, grid, positions):
     x = output(weights.part('transformer.resblocks.0'), x, 'vanilla')[1]
     last = weights.part('transformer.resblocks.1')
     o, finished = output(last, x, mode)
-    dense = finished if mode in ('vanilla', 'sclip') else o
+    dense = finished if mode in ('vanilla', 'maskclip', 'sclip') else o
     plain = output(last, x, 'vanilla')[1]
     if name == 'tiny-average':
         pooled = np.mean([project(token) for token in plain[1:]], axis=0)
@@ -93,15 +94,16 @@ def test_features_are_those_of_the_formulas(tiny_models, name, mode):
     np.testing.assert_allclose(pooled[0], expected[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('how', ['antialias', 'offset', 'plain'])
 @pytest.mark.parametrize('mode', ['sclip', 'naclip'])
-def test_positions_are_interpolated_to_any_grid(tiny_models, mode):
+def test_positions_are_interpolated_to_any_grid(tiny_models, mode, how):
     state = torch.load(tiny_models['tiny'], weights_only=True)
-    encoder = make_encoder(tiny_models, attention=mode)
+    encoder = make_encoder(tiny_models, attention=mode, positions=how)
     grid = (3, 7)
     image = torch.randn(3, 12, 28, generator=torch.Generator().manual_seed(2))
     patches, pooled = encoder._encode(image[None], grid)
     positions = state['visual.positional_embedding'].double().numpy()
-    positions = slow.resize_positions(positions, grid, antialias=True)
+    positions = slow.resize_positions(positions, grid, how)
     expected = slow_features('tiny', state, image.double().numpy(), mode, grid, positions)
     np.testing.assert_allclose(patches[0].flatten(0, 1), expected[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(pooled[0], expected[1], rtol=1e-5, atol=1e-5)
@@ -122,8 +124,10 @@ def test_pooled_is_what_open_clip_computes(tiny_models, name):
 def test_averaged_windows_give_the_mean_cosine_of_the_windows(tiny_models, photo, mode):
     encoder = make_encoder(tiny_models, attention=mode)
     features = encoder.encode_image(photo)  # 6 x 10 patches: windows of 4 at 0, 2 and 0, 2, 4, 6
-    assert features.keep_length
-    assert features.patches_hwd.shape == (6, 10, 20)
+    assert features.patches_hwd.shape == (2 * 4, 4 * 4, 20)
+    unit_hwd = torch.nn.functional.normalize(features.patches_hwd, dim=-1)
+    averaged_hwd = average_windows(unit_hwd, features.axes)
+    assert averaged_hwd.shape == (6, 10, 20)
     whole = make_encoder(tiny_models, attention=mode, windows=False)
     image = encoded_pixels(whole, photo)
     descriptor = slow.unit(np.arange(20.0) - 7)
@@ -139,7 +143,7 @@ def test_averaged_windows_give_the_mean_cosine_of_the_windows(tiny_models, photo
                     direction = slow.unit(patches[0, y, x].double().numpy())
                     cosines[top + y][left + x].append(sum(direction * descriptor))
     expected = [[np.mean(values) for values in row] for row in cosines]
-    logits = features.patches_hwd.double().numpy() @ descriptor
+    logits = averaged_hwd.double().numpy() @ descriptor
     np.testing.assert_allclose(logits, expected, atol=1e-6)
     np.testing.assert_allclose(features.pooled_d, np.mean(pooled, axis=0), atol=1e-6)
 
@@ -182,7 +186,8 @@ def test_every_size_of_image_has_a_bounded_grid(tiny_models, height, width, grid
     rgb = np.full((height, width, 3), 128, np.uint8)
     for windows in (True, False):
         features = make_encoder(tiny_models, windows=windows).encode_image(rgb)
-        assert features.patches_hwd.shape == (*grid, 20)
+        assert tuple(map(grid_length, features.axes)) == grid
+        assert average_windows(features.patches_hwd, features.axes).shape == (*grid, 20)
         assert features.patches_hwd.isfinite().all()
 
 

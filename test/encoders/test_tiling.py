@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmseg_ros.encoders.tiling import (
-    average_windows,
     cut_windows,
     fit_grid,
-    window_origins,
+    fit_size,
+    join_windows,
+    patch_axis,
     window_starts,
 )
+from llmseg_ros.method.patches import PatchAxis, average_windows
 
 
 @pytest.mark.parametrize(
@@ -67,42 +69,61 @@ def test_strides_that_leave_gaps_are_refused(stride):
         window_starts(28, 14, stride)
 
 
-def test_windows_are_cut_at_their_origins():
-    image = torch.arange(2 * 4 * 6).reshape(2, 4, 6)
-    found = cut_windows(image, [(0, 0), (1, 2)], (1, 1), 2)
-    assert found.shape == (2, 2, 2, 2)
-    assert found[1, 0].tolist() == [[16, 17], [22, 23]]
+@pytest.mark.parametrize(
+    ('height', 'width', 'fit', 'size'),
+    [
+        (375, 500, 'round', (336, 448)),
+        (333, 500, 'round', (336, 512)),
+        (333, 500, 'cut', (336, 505)),  # 504.5 and up is 505, as mmseg has it
+        (333, 500, 'pad', (336, 505)),
+        (720, 1280, 'pad_end', (336, 597)),
+        (100, 10_000, 'cut', (20, 2048)),
+        (10, 10_000, 'cut', (16, 2048)),  # at least a patch
+    ],
+)
+def test_size_of_an_image(height, width, fit, size):
+    assert fit_size(height, width, 16, 336, 2048, fit) == size
 
 
-def test_overlap_is_averaged():
-    windows = torch.tensor([1.0, 2, 6]).reshape(3, 1, 1, 1).expand(3, 1, 2, 1)
-    found = average_windows(windows, [(0, 0), (0, 1), (0, 1)], (1, 3))
-    torch.testing.assert_close(found[0, :, 0], torch.tensor([1.0, 3, 4]))
+@pytest.mark.parametrize(
+    ('length', 'window', 'fit', 'axis'),
+    [
+        (336, 224, 'round', PatchAxis(336, (0, 112), 224, 14, 224)),
+        (500, 224, 'cut', PatchAxis(500, (0, 112, 224, 276), 224, 14, 224)),
+        (500, 500, 'cut', PatchAxis(500, (0,), 500, 31, 500)),
+        (500, 500, 'pad_end', PatchAxis(500, (0,), 500, 32, 500)),
+        (300, 448, 'pad', PatchAxis(300, (0,), 300, 19, 304, 2)),
+    ],
+)
+def test_where_patches_lie(length, window, fit, axis):
+    assert patch_axis(length, window, 112, 16, fit) == axis
 
 
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 6), st.data())
+def test_windows_are_cut_padded_and_joined():
+    image = torch.arange(24.0).reshape(1, 4, 6)
+    axes = PatchAxis(4, (0, 1), 3, 1, 3), PatchAxis(6, (0, 3), 3, 2, 4)
+    found = cut_windows(image, axes, 2)  # 3 x 3 pixels: a row is cut off, a column of zeros added
+    expected = [[0, 1, 2, 0], [6, 7, 8, 0]], [[3, 4, 5, 0], [9, 10, 11, 0]]
+    assert found[:2, 0].tolist() == [list(rows) for rows in expected]
+    assert found.shape == (4, 1, 2, 4)
+    patches = torch.arange(8.0).reshape(4, 1, 2, 1)
+    assert join_windows(patches, axes)[..., 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), window=st.integers(1, 6), data=st.data())
 def test_every_patch_is_the_mean_of_the_windows_over_it(rows, columns, window, data):
     stride = data.draw(st.integers(1, window))
-    origins = window_origins((rows, columns), window, stride)
-    size = (min(window, rows), min(window, columns))
-    windows = torch.from_numpy(np.random.default_rng(0).standard_normal((len(origins), *size, 2)))
-    found = average_windows(windows, origins, (rows, columns))
-    for y in range(rows):
-        for x in range(columns):
-            over = [
-                windows[i, y - top, x - left]
-                for i, (top, left) in enumerate(origins)
-                if 0 <= y - top < size[0] and 0 <= x - left < size[1]
-            ]
-            torch.testing.assert_close(found[y, x], sum(over) / len(over))
-
-
-def test_averaging_features_is_averaging_cosines():
-    generator = torch.Generator().manual_seed(0)
-    windows = torch.randn(6, 4, 4, 5, generator=generator, dtype=torch.float64)
-    windows = torch.nn.functional.normalize(windows, dim=-1)
-    names = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    origins = window_origins((6, 7), 4, 2)
-    assert len(origins) == 6
-    averaged = average_windows(windows, origins, (6, 7)) @ names
-    torch.testing.assert_close(averaged, average_windows(windows @ names, origins, (6, 7)))
+    axes = tuple(patch_axis(16 * n, 16 * window, 16 * stride, 16, 'round') for n in (rows, columns))
+    starts = [[start // 16 for start in axis.starts] for axis in axes]
+    shape = tuple(axis.patches for axis in axes)
+    random = np.random.default_rng(0)
+    windows = random.normal(size=(len(starts[0]) * len(starts[1]), *shape, 2))
+    found = average_windows(join_windows(torch.from_numpy(windows).float(), axes), axes)
+    covering = [[[] for _ in range(columns)] for _ in range(rows)]
+    for number, values in enumerate(windows):
+        top, left = starts[0][number // len(starts[1])], starts[1][number % len(starts[1])]
+        for y in range(shape[0]):
+            for x in range(shape[1]):
+                covering[top + y][left + x].append(values[y, x])
+    expected = [[np.mean(values, axis=0) for values in row] for row in covering]
+    np.testing.assert_allclose(found, expected, atol=1e-5)

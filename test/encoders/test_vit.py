@@ -41,12 +41,12 @@ def test_a_read_only_or_strided_array_is_taken(photo, recwarn):
     assert not recwarn
 
 
-@pytest.mark.parametrize('antialias', [True, False])
+@pytest.mark.parametrize('how', ['antialias', 'plain', 'offset'])
 @pytest.mark.parametrize('grid', [(5, 5), (2, 3), (9, 4), (1, 1), (5, 1), (12, 17)])
-def test_positions_are_those_of_the_formula(antialias, grid):
+def test_positions_are_those_of_the_formula(how, grid):
     positions = torch.randn(26, 3, generator=torch.Generator().manual_seed(0))
-    found = interpolate_positions(positions, grid, antialias)
-    expected = slow.resize_positions(positions.double().numpy(), grid, antialias)
+    found = interpolate_positions(positions, grid, how)
+    expected = slow.resize_positions(positions.double().numpy(), grid, how)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -58,5 +58,5 @@ def test_positions_are_those_of_open_clip(image_size):
     positions = torch.randn(17, 3)
     state = {'visual.positional_embedding': positions}
     model.resize_pos_embed(state, stub)
-    found = interpolate_positions(positions, (image_size // 8,) * 2, antialias=True)
+    found = interpolate_positions(positions, (image_size // 8,) * 2, 'antialias')
     torch.testing.assert_close(found, state['visual.positional_embedding'])

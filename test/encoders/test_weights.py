@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from llmseg_ros.encoders.weights import (
     checksum,
     checksum_file,
     find_weights,
+    given_weights,
     load_once,
     load_strictly,
     read_state_dict,
@@ -63,6 +65,68 @@ def test_damaged_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(EncoderUnavailable, match=name):
         read_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize('wrapping', ['state_dict', 'model_state_dict', 'model'])
+def test_what_a_trainer_writes_is_read(tmp_path, wrapping):
+    """As SimSeg's does: a version of torch, numpy's numbers, the optimizer and the scaler."""
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2)).sum().backward()
+    optimizer.step()
+    meta = {
+        'torch': torch.__version__,
+        'time': 'Thu',
+        'numbers': [np.float64(0.1), np.float32(2), np.int64(3), np.bool_(True)],
+    }
+    checkpoint = {
+        wrapping: {f'module.{key}': value for key, value in layer.state_dict().items()},
+        'optimizer': optimizer.state_dict(),
+        'scaler': torch.amp.GradScaler('cpu').state_dict(),
+        'meta': meta,
+    }
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    found = read_state_dict(tmp_path / 'x.pth')
+    assert list(found) == ['weight', 'bias']
+    assert torch.equal(found['weight'], layer.weight)
+
+
+def test_code_beside_harmless_objects_is_refused(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'sprung'), 'w'))
+
+    checkpoint = {'state_dict': {}, 'meta': [torch.__version__, np.float64(1), Trap()]}
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    with pytest.raises(EncoderUnavailable, match='code or objects'):
+        read_state_dict(tmp_path / 'x.pth')
+    assert not (tmp_path / 'sprung').exists()
+
+
+def test_a_snapshot_and_a_blob_of_the_hub_are_read(tmp_path):
+    """In its cache a file lies under its checksum, and a snapshot links to it."""
+    from safetensors.torch import save_file
+
+    blob = tmp_path / 'blobs' / ('a' * 64)
+    snapshot = tmp_path / 'snapshots' / '1234'
+    for folder in (blob.parent, snapshot):
+        folder.mkdir(parents=True)
+    save_file({'a': torch.ones(2)}, blob)
+    with pytest.raises(
+        EncoderUnavailable, match=r'has no checkpoint: expected a file of \.safetens'
+    ):
+        given_weights(str(snapshot))
+    (snapshot / 'open_clip_model.safetensors').symlink_to(blob)
+    for given in (snapshot, blob):
+        found = read_state_dict(given_weights(str(given)))
+        assert found['a'].tolist() == [1.0, 1.0]
+
+
+def test_of_several_the_wanted_one_is_first(tmp_path):
+    for name in ('simseg.vit-b.pth', 'simseg.vit-s.pth'):
+        (tmp_path / name).touch()
+    assert find_weights(tmp_path).name == 'simseg.vit-b.pth'
+    assert find_weights(tmp_path, first='vit-s').name == 'simseg.vit-s.pth'
 
 
 def test_a_misfit_names_a_few_keys(tmp_path):

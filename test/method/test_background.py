@@ -1,4 +1,4 @@
-"""Background of every kind, on maps worked out by hand and by written-out loops."""
+"""Background by maps, worked out by hand and by written-out loops."""
 
 import math
 
@@ -9,7 +9,7 @@ from llmseg_ros.config import BackgroundConfig
 from llmseg_ros.method.background import ABSENT, label_logits
 
 THRESHOLD = BackgroundConfig(threshold=0.25, scale=10.0)
-KINDS = ('threshold', 'probability', 'names', 'minmax', 'none')
+KINDS = ('threshold', 'minmax')
 
 
 def test_maps_are_shares_of_the_strongest_candidate():
@@ -30,7 +30,7 @@ def test_no_valid_candidate_and_no_positive_value_are_background():
 
 @pytest.mark.parametrize('name', KINDS)
 def test_candidates_that_did_not_pass_have_no_say(name):
-    """Their maps are -inf, or not a number where no name at all takes part in a softmax."""
+    """Their maps are -inf, or not a number."""
     for value in (-math.inf, math.nan):
         logits = label_logits(
             torch.full((2, 1, 2), value), torch.zeros(2, dtype=torch.bool), BackgroundConfig(name)
@@ -38,34 +38,6 @@ def test_candidates_that_did_not_pass_have_no_say(name):
         assert logits.isfinite().all()
         assert (logits[1:] == ABSENT).all()
         assert logits.argmax(dim=0).tolist() == [[0, 0]]
-
-
-# Three pixels, two classes and two words.
-PROBABILITIES = torch.tensor(
-    [[[0.5, 0.04, 0.2]], [[0.1, 0.05, 0.1]], [[0.3, 0.03, 0.3]], [[0.1, 0.02, 0.0]]]
-)
-
-
-@pytest.mark.parametrize(
-    ('name', 'background', 'labels'),
-    [
-        ('names', [0.3, 0.03, 0.3], [1, 2, 0]),
-        ('probability', [0.3, 0.1, 0.3], [1, 0, 0]),
-    ],
-)
-def test_words_and_least_probability(name, background, labels):
-    valid = torch.tensor([True, True])
-    logits = label_logits(PROBABILITIES, valid, BackgroundConfig(name, probability=0.1))
-    expected = torch.cat([torch.tensor([[background]]), PROBABILITIES[:2]])
-    torch.testing.assert_close(logits.exp(), expected)
-    assert logits.argmax(dim=0).tolist() == [labels]
-
-
-def test_without_words_the_least_probability_is_left():
-    valid = torch.tensor([True, True])
-    for name, labels in (('probability', [1, 0, 1]), ('names', [1, 2, 1]), ('none', [1, 2, 1])):
-        logits = label_logits(PROBABILITIES[:2], valid, BackgroundConfig(name, probability=0.1))
-        assert logits.argmax(dim=0).tolist() == [labels]
 
 
 def test_minmax():
@@ -77,25 +49,21 @@ def test_minmax():
     torch.testing.assert_close(logits[2].sigmoid(), torch.tensor([[0.0, 0.0, 0.0]]))
 
 
-def written_out(name, values, words, config):
-    """Return the label of every pixel (c rows of pixels, b rows of words), from the definitions."""
+def written_out(name, values, config):
+    """Return the label of every pixel (c rows of pixels), from the definitions."""
     labels = []
     strongest = max(max(row) for row in values)
     for pixel in zip(*values, strict=True):
         best = max(range(len(pixel)), key=lambda c: pixel[c])
         if name == 'threshold':
             is_class = pixel[best] / strongest > config.threshold
-        elif name == 'minmax':
+        else:
             scaled = [
                 (value - min(row)) / (max(row) - min(row))
                 for value, row in zip(pixel, values, strict=True)
             ]
             best = max(range(len(scaled)), key=lambda c: scaled[c])
             is_class = scaled[best] > 0.5
-        else:
-            word = max((row[len(labels)] for row in words), default=0.0)
-            least = config.probability if name == 'probability' else 0.0
-            is_class = name == 'none' or (pixel[best] > word and pixel[best] >= least)
         labels.append(best + 1 if is_class else 0)
     return labels
 
@@ -103,11 +71,9 @@ def written_out(name, values, words, config):
 @pytest.mark.parametrize('name', KINDS)
 def test_labels_equal_the_definitions_pixel_by_pixel(name):
     generator = torch.Generator().manual_seed(1)
-    maps = torch.randn(7, 4, 5, generator=generator, dtype=torch.float64)
-    maps = maps.softmax(dim=0) if name in ('probability', 'names', 'none') else maps
-    words = maps[4:] if name in ('probability', 'names') else maps[:0]
-    config = BackgroundConfig(name, probability=0.3)
-    logits = label_logits(torch.cat([maps[:4], words]), torch.ones(4, dtype=torch.bool), config)
-    expected = written_out(name, maps[:4].flatten(1).tolist(), words.flatten(1).tolist(), config)
+    maps = torch.randn(4, 4, 5, generator=generator, dtype=torch.float64)
+    config = BackgroundConfig(name)
+    logits = label_logits(maps, torch.ones(4, dtype=torch.bool), config)
+    expected = written_out(name, maps.flatten(1).tolist(), config)
     assert logits.argmax(dim=0).flatten().tolist() == expected
     assert len(set(expected)) >= 3

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from llmseg_ros.config import FusionConfig
-from llmseg_ros.method.fusion import class_maps, class_probabilities, subclass_weights
+from llmseg_ros.config import BackgroundConfig, FusionConfig
+from llmseg_ros.method.fusion import class_maps, subclass_weights
+from llmseg_ros.method.name_logits import ClassGroup, compare_names, patch_labels
+from llmseg_ros.method.patches import whole_axis
 
 # Two classes in three dimensions; the second has one subclass, its second row is padding.
 DESCRIPTORS = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])
@@ -15,6 +17,20 @@ POOLED = torch.tensor([0.6, 0.8, 0.0])
 PATCHES = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]]])  # (1, 2, 3)
 FUSIONS = ('paper', 'reference', 'mean', 'max', 'chils')
 LOG2 = math.log(2)
+
+
+def class_probabilities(patches, pooled, descriptors, members, config):
+    """Return the (h, w, c) probabilities of classes whose names compete, on the patches."""
+    names = compare_names(
+        patches,
+        pooled,
+        [ClassGroup(descriptors, members)],
+        members.any(dim=1),
+        descriptors[0, :0],
+        tuple(map(whole_axis, patches.shape[:2])),
+        config,
+    )
+    return patch_labels(names, BackgroundConfig('none'))[1:].exp().permute(1, 2, 0)
 
 
 def softmax(*logits):

@@ -8,7 +8,10 @@ from llmseg_ros.method.pamr import DILATIONS, ITERATIONS, refine_pamr
 
 
 def slow_pamr(probabilities, rgb):
-    """Write out softmax(-mean_rgb |x_i - x_j| / (0.1 std)) over neighbours, then average."""
+    """Write out softmax(-mean_rgb |x_i - x_j| / (0.1 std)) over neighbours, then average.
+
+    The pixel itself counts once for each dilation in std, as in the published code.
+    """
     _, height, width = probabilities.shape
     steps = [
         (dy * d, dx * d) for d in DILATIONS for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx
@@ -23,7 +26,7 @@ def slow_pamr(probabilities, rgb):
             for x in range(width):
                 own = at(rgb, y, x)
                 colours = np.array([at(rgb, y + dy, x + dx) for dy, dx in steps])
-                std = np.std(np.vstack([own, colours]), axis=0, ddof=1)
+                std = np.std(np.vstack([own] * len(DILATIONS) + [colours]), axis=0, ddof=1)
                 affinity = np.exp(-np.mean(np.abs(colours - own) / (0.1 * std + 1e-8), axis=1))
                 affinity /= affinity.sum()
                 around = np.array([at(probabilities, y + dy, x + dx) for dy, dx in steps])

@@ -1,0 +1,169 @@
+"""The stages between an encoded image and its labels: gate, fusion, refinement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmseg_ros.config import BackgroundConfig, FusionConfig, GateConfig, SegmenterConfig
+from llmseg_ros.encoders import ImageFeatures
+from llmseg_ros.method.background import BY_WORDS, label_logits
+from llmseg_ros.method.fusion import class_maps
+from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names
+from llmseg_ros.method.patches import average_windows, whole_axis
+from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
+from llmseg_ros.method.refine import Labels, refine, refine_names
+from llmseg_ros.method.stages import Shared
+from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+
+def find_candidates(
+    features: ImageFeatures,
+    vocabulary: Vocabulary,
+    gate: GateConfig,
+    previous: Segmentation | None,
+) -> tuple[torch.Tensor, Candidates]:
+    """Return (c,) scores of the classes in the image as a whole, and those that pass the gate."""
+    import torch
+
+    image_e = features.evidence_e
+    if image_e is None:
+        image_e = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+    scores_c = presence_scores(image_e, vocabulary.evidence_cne, vocabulary.members_cn, gate)
+    held_c = held_classes(vocabulary, previous, scores_c.device)
+    if gate.name != 'simseg' or not gate.background:
+        return scores_c, select_candidates(scores_c, gate, held_c)
+    if vocabulary.gate_background_e is None:
+        raise ValueError('gate.background needs a segmenter that is configured with it')
+    background_1 = (vocabulary.gate_background_e @ image_e)[None]
+    if held_c is not None:
+        held_c = torch.nn.functional.pad(held_c, (1, 0))
+    index_k, valid_k = select_candidates(torch.cat([background_1, scores_c]), gate, held_c)
+    return scores_c, Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
+
+
+def fuse_candidates(
+    features: ImageFeatures,
+    vocabulary: Vocabulary,
+    gate: GateConfig,
+    candidates: Candidates,
+    fusion: FusionConfig,
+    background: BackgroundConfig,
+) -> torch.Tensor:
+    """Return the (k + 1, h, w) label logits of background and the candidates."""
+    patches_hwd, pooled_d = unit_features(features)
+    if features.axes is not None:
+        patches_hwd = average_windows(patches_hwd, features.axes)
+    names = describe_candidates(vocabulary, candidates)
+    maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
+    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+
+
+def compete_by_name(
+    features: ImageFeatures,
+    vocabulary: Vocabulary,
+    gate: GateConfig,
+    candidates: Candidates,
+    fusion: FusionConfig,
+    background: BackgroundConfig,
+) -> NameLogits:
+    """Return the logits of the names of the candidates and of the background words in use.
+
+    Raises:
+        ValueError: background words are in use and the vocabulary was made without.
+    """
+    patches_hwd, pooled_d = unit_features(features)
+    words_bd = vocabulary.words_bd
+    if background.name not in BY_WORDS:
+        words_bd = vocabulary.descriptors_cnd[0, :0]
+    if words_bd is None:
+        raise ValueError(
+            f'background by {background.name} needs a segmenter that is configured with it'
+        )
+    if gate.name == 'none':  # all classes, so with their true sizes
+        counts = [len(index_g) for index_g, _ in vocabulary.by_size]
+        groups = [
+            ClassGroup(
+                vocabulary.descriptors_cnd[index_g, :size], valid_g[:, None].expand(-1, size)
+            )
+            for (index_g, size), valid_g in zip(
+                vocabulary.by_size, candidates.valid_k.split(counts), strict=True
+            )
+        ]
+    else:
+        groups = [ClassGroup(*describe_candidates(vocabulary, candidates))]
+    height, width = patches_hwd.shape[:2]
+    axes = features.axes or (whole_axis(height), whole_axis(width))
+    return compare_names(patches_hwd, pooled_d, groups, candidates.valid_k, words_bd, axes, fusion)
+
+
+def unit_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return patches and descriptor of length 1; patches as they are where their length counts."""
+    from torch.nn.functional import normalize
+
+    patches_hwd = features.patches_hwd
+    if not features.keep_length:
+        patches_hwd = normalize(patches_hwd, dim=-1)
+    return patches_hwd, normalize(features.pooled_d, dim=-1)
+
+
+def refine_fused(
+    fused: torch.Tensor | NameLogits,
+    features: ImageFeatures,
+    scores_k: torch.Tensor,
+    rgb: NDArray[np.uint8],
+    gate: tuple[Vocabulary, GateConfig],
+    config: SegmenterConfig,
+    shared: Shared,
+) -> Labels:
+    """Refine what was fused, once for all settings it is the same for: that is, by its values."""
+    if not isinstance(fused, NameLogits):
+        logits_khw = shared.first_equal(fused)  # fusions differ only with subclasses
+        return shared.once(
+            ('refine', *gate, config.refine, logits_khw),
+            lambda: refine(logits_khw, scores_k, rgb, config.refine, shared),
+        )
+    same = shared.first_equal(fused.names_hmw), fused.own_hlw is None
+    return shared.once(
+        ('refine', *gate, config.background, config.refine, *same),
+        lambda: refine_names(
+            fused, scores_k, rgb, config.background, config.refine, features.input_3hw, shared
+        ),
+    )
+
+
+def held_classes(
+    vocabulary: Vocabulary, previous: Segmentation | None, device: torch.device
+) -> torch.Tensor | None:
+    """Return (c,) bool, True for the classes that passed the gate in the frame before."""
+    import torch
+
+    if previous is None:
+        return None
+    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.classes])
+    return held_c.to(device, non_blocking=True)
+
+
+def order_by_size(vocabulary: Vocabulary, candidates: Candidates) -> Candidates:
+    """Put the candidates, all classes there are, in the order of vocabulary.by_size."""
+    import torch
+
+    valid_c = torch.empty_like(candidates.valid_k).scatter_(
+        0, candidates.index_k, candidates.valid_k
+    )
+    index_k = torch.cat([index_g for index_g, _ in vocabulary.by_size])
+    return Candidates(index_k, valid_c[index_k])
+
+
+def describe_candidates(
+    vocabulary: Vocabulary, candidates: Candidates
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (k, n, d) descriptors and (k, n) bool, all False for a candidate that didn't pass."""
+    members_kn = vocabulary.members_cn[candidates.index_k] & candidates.valid_k[:, None]
+    return vocabulary.descriptors_cnd[candidates.index_k], members_kn

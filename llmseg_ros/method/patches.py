@@ -1,0 +1,98 @@
+"""Where patches lie in an image, window by window, and maps on them at any size.
+
+What lies between patch centres is interpolated bilinearly, within each window; where windows
+overlap their values are averaged; the result is resized to the image. All of that is linear and
+goes by rows and columns apart, so it is one matrix an axis.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class PatchAxis:
+    """Patches along one axis of an image, those of all windows one after another.
+
+    Attributes:
+        length: of the encoded image, in pixels.
+        starts: of the windows, in pixels.
+        window: pixels each of them covers.
+        patches: in each of them.
+        spread: pixels these are spread over; more than `window` where it was padded.
+        before: of those, how many lie before the window.
+    """
+
+    length: int
+    starts: tuple[int, ...]
+    window: int
+    patches: int
+    spread: int
+    before: int = 0
+
+    def weights(self, positions_p: Weights) -> Weights:
+        """Return what every patch weighs at positions in pixels, (p, len(starts) * patches)."""
+        parts, covers = [], np.zeros(len(positions_p))
+        for start in self.starts:
+            inside_p = positions_p - start
+            covered = (inside_p >= 0) & (inside_p <= self.window)
+            sources_p = (inside_p + self.before) * self.patches / self.spread - 0.5
+            parts.append(linear_weights(sources_p, self.patches) * covered[:, None])
+            covers += covered
+        return np.concatenate(parts, axis=1) / covers[:, None]
+
+
+def linear_weights(sources_p: Weights, count: int) -> Weights:
+    """Return what each of `count` values weighs at positions between their indices, (p, count)."""
+    sources_p = sources_p.clip(0, count - 1)
+    return (1 - np.abs(sources_p[:, None] - np.arange(count))).clip(min=0)
+
+
+def whole_axis(patches: int) -> PatchAxis:
+    """Return the axis of patches that cover an image evenly."""
+    return PatchAxis(patches, (0,), patches, patches, patches)
+
+
+@functools.lru_cache(maxsize=32)
+def weights_at(axis: PatchAxis, length: int) -> NDArray[np.float32]:
+    """Return what every patch weighs at the pixels of an axis resized to `length`, (length, p)."""
+    pixels = axis.weights(np.arange(axis.length) + 0.5)
+    if length == axis.length:
+        return pixels.astype(np.float32)
+    sources = (np.arange(length) + 0.5) * (axis.length / length) - 0.5
+    return (linear_weights(sources, axis.length) @ pixels).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=32)
+def centre_weights(axis: PatchAxis) -> NDArray[np.float32]:
+    """Return what every patch weighs at the centres of one grid, as fine as that of the windows."""
+    count = grid_length(axis)
+    return axis.weights((np.arange(count) + 0.5) * axis.length / count).astype(np.float32)
+
+
+def grid_length(axis: PatchAxis) -> int:
+    """Return how many patches of the axis' size cover it."""
+    return max(1, round(axis.length * axis.patches / axis.spread))
+
+
+def average_windows(patches_hwd: torch.Tensor, axes: tuple[PatchAxis, PatchAxis]) -> torch.Tensor:
+    """Average (h, w, d) patches of windows onto one grid; those of one window stay as they are."""
+    import torch
+
+    if all(len(axis.starts) == 1 and axis.before == 0 for axis in axes):
+        return patches_hwd
+    rows_yh, columns_xw = (
+        torch.from_numpy(centre_weights(axis)).to(patches_hwd.device, non_blocking=True)
+        for axis in axes
+    )
+    return torch.einsum('yh,xw,hwd->yxd', rows_yh, columns_xw, patches_hwd)
