@@ -9,11 +9,20 @@ from llmseg_ros.files import shipped_path
 
 IMAGE_TOPIC = '/camera/image_raw'
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
+DEPTH_TOPIC = '/camera/depth'
+CAMERA_INFO_TOPIC = '/camera/camera_info'
+CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
+TF_TOPIC = '/tf'
+TF_TYPES = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
+ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
 FRAME_ID = 'camera'
+WORLD_ID = 'map'
 CLASSES_TOPIC = '/seg/classes'
 LABELS_TOPIC = '/seg/labels'
 MASKS_TOPIC = '/seg/masks'
 LABEL_MAP_TOPIC = '/seg/label_map'
+POINTS_TOPIC = '/seg/points'
+POINTS_TYPE = 'sensor_msgs/msg/PointCloud2'
 DIAGNOSTICS_TOPIC = '/diagnostics'
 RECEIVED_TYPES = {
     LABELS_TOPIC: IMAGE_TYPE,
