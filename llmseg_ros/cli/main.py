@@ -26,6 +26,7 @@ from llmseg_ros.cli.demo import demo
 from llmseg_ros.cli.doctor import doctor
 from llmseg_ros.cli.download import download
 from llmseg_ros.cli.evaluate import evaluate
+from llmseg_ros.cli.map import build_map
 from llmseg_ros.cli.replay import replay
 from llmseg_ros.cli.segment import segment
 from llmseg_ros.cli.subclasses import subclasses
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(segment)
+app.command('map')(build_map)
 app.command()(subclasses)
 app.command()(evaluate)
 app.command()(replay)

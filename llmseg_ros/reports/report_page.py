@@ -12,10 +12,18 @@ from typing import Any, NamedTuple
 from llmseg_ros.evaluation.metrics import Counts
 from llmseg_ros.reports import tables
 from llmseg_ros.reports.charts import Chart, histogram, timeline
+from llmseg_ros.reports.map_report import Cloud
 from llmseg_ros.reports.pictures import Shot
 from llmseg_ros.reports.tables import Matrix, Table
 
 FOLDER = Path(__file__).parent / 'page'
+
+
+class Script(NamedTuple):
+    """A script of the page, and its hash for the Content-Security-Policy."""
+
+    text: str
+    hash: str
 
 
 class Fact(NamedTuple):
@@ -50,6 +58,7 @@ class Section:
     id: str
     title: str
     note: str = ''
+    cloud: Cloud | None = None
     video: str = ''
     poster: str = ''
     charts: list[Chart] = field(default_factory=list)
@@ -139,15 +148,20 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (FOLDER / 'report.js').read_text(encoding='utf-8')
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')
+    with_cloud = any(section.cloud for section in sections)
     return environment.get_template('report.html.j2').render(
         title=title,
         encoder=summary['encoder'],
         note=note,
         facts=facts,
         sections=sections,
-        script=script,
-        script_hash=f'sha256-{digest}',
+        scripts=[read_script('report.js'), *([read_script('cloud.js')] if with_cloud else [])],
         style=(FOLDER / 'report.css').read_text(encoding='utf-8'),
     )
+
+
+def read_script(name: str) -> Script:
+    """Read a script of the page."""
+    text = (FOLDER / name).read_text(encoding='utf-8')
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')
+    return Script(text, f'sha256-{digest}')
