@@ -74,15 +74,38 @@ def from_images(
             'its lowest to its highest value.'
         ),
     ] = 'high_byte',
+    depth: Annotated[
+        Path | None,
+        typer.Option(metavar='DIR', help='16 bit PNG files with depth, named as the images.'),
+    ] = None,
+    intrinsics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar='FILE', help='JSON: width height fx fy cx cy, depth_scale in units a metre.'
+        ),
+    ] = None,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(metavar='FILE', help='Poses: 4x4 matrices (.log), or lines of TUM (.txt).'),
+    ] = None,
 ) -> None:
     """Make a bag of the images of a folder, in the order of their names.
 
-    They are on /camera/image_raw, or with --compressed on /camera/image_raw/compressed.
+    They are on /camera/image_raw, or with --compressed on /camera/image_raw/compressed. With
+    --depth, --intrinsics and --trajectory there are /camera/depth (with --compressed
+    compressedDepth), /camera/camera_info and /tf too, as `llmseg map` takes them.
 
     \b
-    Example:
+    Examples:
       llmseg bag from-images photos/ --rate 10 --out photos_bag
+      llmseg bag from-images room/color --depth room/depth --intrinsics room/intrinsics.json \\
+        --trajectory room/trajectory.log --out room_bag
     """
+    if depth or intrinsics or trajectory:
+        if not (depth and intrinsics and trajectory):
+            raise typer.BadParameter('--depth, --intrinsics and --trajectory go together')
+        write_rgbd(folder, depth, intrinsics, trajectory, out, rate, compressed)
+        return
     from llmseg_ros.bags.writing import complete_bag, write_camera_bag, write_compressed_bag
     from llmseg_ros.cli.segment import images_below
 
@@ -96,6 +119,31 @@ def from_images(
             frames = (read_named(path, sixteen_bit) for path in track(paths, 'writing'))
             write_camera_bag(partial, frames, rate)
     print(f'{len(paths)} images in {printable(out)}')
+
+
+def write_rgbd(
+    color: Path,
+    depth: Path,
+    intrinsics: Path,
+    trajectory: Path,
+    out: Path,
+    rate: float,
+    compressed: bool,
+) -> None:
+    """Make a bag of images with depth and poses.
+
+    Raises:
+        RgbdError: a file is missing or can't be used.
+        BagError: the bag exists.
+    """
+    from llmseg_ros.bags.rgbd_writing import write_rgbd_bag
+    from llmseg_ros.bags.writing import complete_bag
+    from llmseg_ros.mapping.rgbd_folder import open_rgbd_files
+
+    folder = open_rgbd_files(color, depth, intrinsics, trajectory)
+    with complete_bag(out) as partial:
+        write_rgbd_bag(partial, folder, track(folder.frames, 'writing'), rate, compressed)
+    print(f'{len(folder.frames)} images with depth in {printable(out)}')
 
 
 def read_named(path: Path, sixteen_bit: str) -> NDArray[np.uint8]:

@@ -174,7 +174,7 @@ def opened_source(
         without = sum(f.pose is None for f in folder.frames)
         yield Source(
             path.resolve().name,
-            str(path / 'color'),
+            'color',
             len(folder.frames) - without,
             read_rgbd_folder(folder),
             lambda: 'of the trajectory',

@@ -71,15 +71,24 @@ def open_rgbd_folder(folder: Path) -> RgbdFolder:
     for name in ('color', 'depth'):
         if not (folder / name).is_dir():
             raise RgbdError(f'{folder} has no folder {name}')
-    pairs = frame_pairs(folder / 'color', folder / 'depth')
-    camera, unit_m = read_intrinsics(folder / 'intrinsics.json')
     path = next((p for p in (folder / name for name in TRAJECTORIES) if p.exists()), None)
     if path is None:
         raise RgbdError(f'{folder} has neither {" nor ".join(TRAJECTORIES)}')
-    stamps, poses = frame_poses(path, [color for color, _ in pairs])
+    return open_rgbd_files(folder / 'color', folder / 'depth', folder / 'intrinsics.json', path)
+
+
+def open_rgbd_files(color: Path, depth: Path, intrinsics: Path, trajectory: Path) -> RgbdFolder:
+    """Look through images, depth, intrinsics and poses, wherever they lie.
+
+    Raises:
+        RgbdError: something is missing, or can't be used.
+    """
+    pairs = frame_pairs(color, depth)
+    camera, unit_m = read_intrinsics(intrinsics)
+    stamps, poses = frame_poses(trajectory, [path for path, _ in pairs])
     frames = [FrameFiles(s, *pair, p) for s, pair, p in zip(stamps, pairs, poses, strict=True)]
     if all(frame.pose is None for frame in frames):
-        raise RgbdError(f'{path} has no pose at the stamp of any image')
+        raise RgbdError(f'{trajectory} has no pose at the stamp of any image')
     return RgbdFolder(frames, camera, unit_m)
 
 
@@ -89,6 +98,9 @@ def frame_pairs(color: Path, depth: Path) -> list[tuple[Path, Path]]:
     Raises:
         RgbdError: there are none, or one of a pair is missing.
     """
+    for folder in (color, depth):
+        if not folder.is_dir():
+            raise RgbdError(f'{folder} is no folder')
     colors = {p.stem: p for p in sorted(color.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
     depths = {p.stem: p for p in sorted(depth.iterdir()) if p.suffix.lower() == '.png'}
     if not colors:

@@ -43,11 +43,11 @@ def map_page(
     legend = [(c.name, c.colour) for c in cloud.classes]
     shown = Figure('', '', pictures, legend)
     changes = timeline('Pixels whose label changed', recorded.changed, frames, percent)
+    class_tables = [voxel_table(classes), tables.presence_table(summary)]
+    names = recorded.names
     sections = [
         Section('cloud', 'Map', cloud=cloud, galleries=[Gallery('Pictures', '', [shown])]),
-        Section(
-            'classes', 'Classes', tables=[voxel_table(classes), tables.presence_table(summary)]
-        ),
+        Section('classes', 'Classes', tables=class_tables),
         agreement_section(summary),
         Section(
             'frames',
@@ -57,7 +57,7 @@ def map_page(
                 gallery(
                     'Most changed since the frame before', recorded.top('changed'), recorded.names
                 ),
-                gallery('Evenly spaced', recorded.spread, recorded.names),
+                gallery('Evenly spaced', recorded.spread, names),
             ],
         ),
         time_section(recorded.totals_ms, frames, summary['timing_ms'], 'frames'),
@@ -128,9 +128,11 @@ def agreement_table(summary: Mapping[str, Any]) -> tables.Table:
                 *(tables.share_cell(fused[kind]) for kind in kinds if in_map),
             ]
         )
-    columns = ('frames apart', 'pairs', 'places seen twice', 'depth differs by mm')
-    columns += ('same label', 'same class')
-    columns += ('same label in the map', 'same class in the map') if in_map else ()
+    columns = [
+        *('frames apart', 'pairs', 'places seen twice', 'depth differs by mm'),
+        *('same label', 'same class'),
+        *(('same label in the map', 'same class in the map') if in_map else ()),
+    ]
     return tables.Table(
         'Labels of places that two views see',
         columns,

@@ -16,7 +16,7 @@ ASIDE = np.array([0.037, 0.041, 0.043])  # so that no wall lies between voxels
 
 
 def view(*pixels: tuple[float, float, float, int, float]) -> tuple[np.ndarray, ...]:
-    """Return points, labels, confidence and colours of a row of pixels: x, y, z, label, sureness."""
+    """Return points, labels, confidence and colours of pixels: x, y, z, label, sureness."""
     values = np.array([pixels])
     points = values[..., :3].astype(np.float32)
     labels, confidence = values[..., 3].astype(np.uint16), values[..., 4].astype(np.float32)

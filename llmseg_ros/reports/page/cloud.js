@@ -77,13 +77,14 @@
 
   function viewMatrix(aspect) {
     const { ahead, side, up } = directions();
-    const from = add(eye.target, ahead, -eye.distance);
+    const distance = eye.distance * Math.max(1, 1 / aspect);  // a narrow canvas shows all, too
+    const from = add(eye.target, ahead, -distance);
     const look = [
       side[0], up[0], -ahead[0], 0, side[1], up[1], -ahead[1], 0, side[2], up[2], -ahead[2], 0,
       -dot(side, from), -dot(up, from), dot(ahead, from), 1,
     ];
-    const near = eye.distance / 100;
-    const far = eye.distance + 2 * reach;
+    const near = distance / 100;
+    const far = distance + 2 * reach;
     const f = 1 / Math.tan(FIELD / 2);
     const lens = [
       f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (far + near) / (near - far), -1,
