@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-
+from llmseg_ros.bags.frames import Frame, stamp_in, to_frame
 from llmseg_ros.bags.reading import (
     COMPRESSED_TYPE,
-    BagError,
+    IN_ROS,
+    Bag,
     BagMessage,
     connections_of,
-    full_type,
-    read_messages,
     topics_in_words,
 )
-from llmseg_ros.bags.replay import (
-    StampedMessages,
-    deserialize_image,
-    frame_stamp,
-    refuse_second,
-    stamp_in,
-    to_frame,
-)
+from llmseg_ros.bags.replay import FramePoints, Result, StampedMessages, Step
+from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import CAMERA_INFO_TYPE, IMAGE_TYPE, ODOMETRY_TYPE, TF_TYPES
 from llmseg_ros.bags.transforms import frame_tree
-from llmseg_ros.images import BadImage
+from llmseg_ros.decoding import BadImage
 from llmseg_ros.mapping.depth_messages import message_to_depth
-from llmseg_ros.mapping.geometry import Camera, Floats, GeometryError, Matrix, camera_from_info
+from llmseg_ros.mapping.geometry import (
+    Camera,
+    Floats,
+    GeometryError,
+    Matrix,
+    camera_from_info,
+    depth_to_points,
+    fit_depth,
+)
 from llmseg_ros.mapping.rgbd import RgbdFrame
 
 SLOP_NS = 20_000_000  # between a frame and its depth, where no depth has its very stamp
@@ -39,11 +39,11 @@ AFTER_HEADER_STAMP = 12  # bytes of a raw message
 
 
 class FrameDepth(NamedTuple):
-    """What makes points of a frame: (h, w) metres, the camera of the image, its pose."""
+    """What makes points of a frame: (h, w) metres, the camera, its pose; None where unknown."""
 
     depth: Floats
     camera: Camera
-    pose: Matrix
+    pose: Matrix | None
 
 
 class DepthTopics(NamedTuple):
@@ -55,55 +55,59 @@ class DepthTopics(NamedTuple):
 
 
 def find_depth_topics(
-    reader: AnyReader, image: str = '', depth: str = '', odometry: str = ''
+    bag: Bag, image: str = '', depth: str = '', odometry: str = ''
 ) -> DepthTopics:
     """Choose the topics with depth, camera_info and poses, each given or the only one.
 
     Raises:
-        BagError: one is missing, or the choice is not clear.
+        BagError: there is no depth or no camera_info, or the choice is not clear.
     """
-    if not depth:
-        names = sorted(
-            {c.topic for c in reader.connections if c.msgcount and c.topic != image and is_depth(c)}
-        )
-        # Where a raw topic and its compressed twin are there, the raw one.
-        names = [n for n in names if n.removesuffix('/compressedDepth') not in {*names} - {n}]
-        if len(names) != 1:
-            found = ', '.join(names) or topics_in_words(reader)
-            raise BagError(
-                f'choose the depth registered to the image with --depth, one of {found}'
-                if names
-                else f'the bag has no depth images; it has {found}'
-            )
-        depth = names[0]
-    infos = {c.topic for c in reader.connections if full_type(c) == CAMERA_INFO_TYPE and c.msgcount}
+    depth = depth or only_depth_topic(bag, image)
+    infos = {c.topic for c in bag.connections if c.msgtype == CAMERA_INFO_TYPE and c.msgcount}
     candidates = [info_beside(topic) for topic in (depth, image) if topic]
     info = next((topic for topic in candidates if topic in infos), '')
     if not info:
         raise BagError(
             f'the bag has no camera_info for {depth}: expected {" or ".join(candidates)}; '
-            f'it has {topics_in_words(reader)}'
+            f'it has {topics_in_words(bag)}'
         )
-    has_tf = any(full_type(c) in TF_TYPES and c.msgcount for c in reader.connections)
-    tracks = sorted({c.topic for c in reader.connections if full_type(c) == ODOMETRY_TYPE})
-    if not odometry and not has_tf:
-        if len(tracks) != 1:
+    has_tf = any(c.msgtype in TF_TYPES and c.msgcount for c in bag.connections)
+    tracks = sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE})
+    if not odometry and not has_tf and tracks:
+        if len(tracks) > 1:
             raise BagError(
                 f'the bag has no /tf, choose the poses with --odometry, one of {", ".join(tracks)}'
-                if tracks
-                else f'the bag has no poses: neither /tf nor odometry; '
-                f'it has {topics_in_words(reader)}'
             )
         odometry = tracks[0]
     return DepthTopics(depth, info, odometry)
 
 
+def only_depth_topic(bag: Bag, image: str = '') -> str:
+    """Return the topic with depth images that is not that of the camera.
+
+    Raises:
+        BagError: there is none, or several.
+    """
+    found = {c.topic for c in bag.connections if is_depth(c)} - {image}
+    # Where a raw topic and its compressed twin are there, the raw one.
+    names = sorted(n for n in found if n.removesuffix('/compressedDepth') not in found - {n})
+    if not names:
+        raise BagError(f'the bag has no depth images; it has {topics_in_words(bag)}')
+    if len(names) > 1:
+        raise BagError(
+            f'choose the depth registered to the image with --depth, one of {", ".join(names)}'
+        )
+    return names[0]
+
+
 def is_depth(connection: Connection) -> bool:
-    """Tell depth images from others by type and name."""
+    """Tell topics with depth images from others by type and name."""
     name = connection.topic
-    if full_type(connection) == COMPRESSED_TYPE:
+    if not connection.msgcount or connection.encoding not in IN_ROS:
+        return False
+    if connection.msgtype == COMPRESSED_TYPE:
         return name.endswith('/compressedDepth')
-    return full_type(connection) == IMAGE_TYPE and 'depth' in name
+    return connection.msgtype == IMAGE_TYPE and 'depth' in name
 
 
 def info_beside(topic: str) -> str:
@@ -121,9 +125,10 @@ class BagDepth:
         world: frame of the poses; '' until the first frame where none was asked for.
         missing: frames without, counted by what they lack.
         bad_poses: transforms that were left out, as their numbers are no pose.
+        problem: what was wrong with the first depth or image that can't be used, else ''.
     """
 
-    def __init__(self, reader: AnyReader, topics: DepthTopics, world: str = '') -> None:
+    def __init__(self, bag: Bag, topics: DepthTopics, world: str = '') -> None:
         """Look through the topics.
 
         Raises:
@@ -132,37 +137,47 @@ class BagDepth:
         self.topics = topics
         self.world = world
         self.missing: Counter[str] = Counter()
-        self._reader = reader
+        self.problem = ''
+        self._bag = bag
         types = (IMAGE_TYPE, COMPRESSED_TYPE)
-        self._depth = StampedMessages(reader, connections_of(reader, topics.depth, types))
+        self._depth = StampedMessages(bag, connections_of(bag, topics.depth, types))
         self._stamps = sorted(self._depth.times)
-        self._infos = list(changed_infos(reader, topics.info))
-        self._tree, self.bad_poses = frame_tree(reader, topics.odometry)
+        self._infos = list(changed_infos(bag, topics.info))
+        self._tree, self.bad_poses = frame_tree(bag, topics.odometry)
+
+    def require_poses(self) -> None:
+        """Raise BagError where there are none at all."""
+        if not self._tree:
+            raise BagError(
+                'the bag has no poses, neither on /tf nor as odometry; '
+                f'it has {topics_in_words(self._bag)}'
+            )
 
     def find(self, stamp: int, frame_id: str) -> FrameDepth | None:
-        """Return what belongs to a frame, None where something is missing; that is counted.
+        """Return what belongs to a frame, None where it has no depth; what is missing is counted.
 
         Raises:
-            BagError: the depth does not decode or is of another camera, or the frame hangs on
-                nothing.
+            BagError: the depth is of another camera, or the frame hangs on nothing though there are
+                poses.
         """
-        pose = self._pose(stamp, frame_id)
         message = self._nearest(stamp)
-        if pose is None or message is None:
-            self.missing['pose' if pose is None else 'depth'] += 1
+        pose = self._pose(stamp, frame_id)
+        if message is None or pose is None:
+            self.missing['depth' if message is None else 'pose'] += 1
+        if message is None:
             return None
-        image = deserialize_image(self._reader, message)
+        try:
+            image = self._bag.deserialize(message)
+            depth = message_to_depth(image)
+        except (BagError, BadImage) as error:
+            self.missing['usable depth'] += 1
+            self.problem = self.problem or str(error)
+            return None
         if image.header.frame_id != frame_id:
             raise BagError(
                 f'the depth of {self.topics.depth} is in the frame {image.header.frame_id!a}, the '
                 f'image in {frame_id!a}: choose depth that is registered to the image'
             )
-        try:
-            depth = message_to_depth(image)
-        except BadImage as error:
-            raise BagError(
-                f'a depth image of {self.topics.depth} can not be used: {error}'
-            ) from error
         return FrameDepth(depth, self._camera(stamp), pose)
 
     def missing_in_words(self) -> str:
@@ -170,7 +185,8 @@ class BagDepth:
         found = [f'{count} frames without {what}' for what, count in self.missing.items()]
         if self.bad_poses:
             found.append(f'{self.bad_poses} transforms that are no poses')
-        return ', '.join(found)
+        words = ', '.join(found)
+        return f'{words} ({self.problem})' if self.problem else words
 
     def _nearest(self, stamp: int) -> BagMessage | None:
         after = bisect_left(self._stamps, stamp)
@@ -184,6 +200,8 @@ class BagDepth:
         return self._infos[max(index - 1, 0)][1]
 
     def _pose(self, stamp: int, frame_id: str) -> Matrix | None:
+        if not self._tree:
+            return None
         try:
             if not self.world:
                 self.world = self._tree.chain(frame_id)[-1]
@@ -194,39 +212,85 @@ class BagDepth:
             raise BagError(f'the poses of the bag can not be used: {error}') from error
 
 
-def changed_infos(reader: AnyReader, topic: str) -> Iterator[tuple[int, Camera]]:
+def changed_infos(bag: Bag, topic: str) -> Iterator[tuple[int, Camera]]:
     """Yield stamp and camera of each camera_info that differs from the one before.
 
     Raises:
         BagError: one is not calibrated, or of an unknown lens.
     """
     last = b''
-    for message in read_messages(reader, connections_of(reader, topic, (CAMERA_INFO_TYPE,))):
+    for message in bag.messages(connections_of(bag, topic, (CAMERA_INFO_TYPE,))):
         content = bytes(message.raw[AFTER_HEADER_STAMP:])
         if content == last:
             continue
         last = content
-        info: Any = deserialize_image(reader, message)
         try:
-            yield stamp_in(message, reader.is2), camera_from_info(info)
+            yield stamp_in(message), camera_from_info(bag.deserialize(message))
         except GeometryError as error:
             raise BagError(f'a message of {topic} can not be used: {error}') from error
 
 
 def read_rgbd_frames(
-    reader: AnyReader, camera: Sequence[Connection], depth: BagDepth
+    bag: Bag, camera: Sequence[Connection], depth: BagDepth, sixteen_bit: str = 'high_byte'
 ) -> Iterator[RgbdFrame]:
-    """Yield the camera's frames that have depth and a pose, by time.
+    """Yield the camera's frames that have depth and a pose, by time; others are counted in `depth`.
 
     Raises:
-        BagError: a frame or its depth does not decode, or two frames have one stamp.
+        BagError: the depth is of another camera, or the bag is damaged.
     """
-    stamps: set[int] = set()
-    for message in read_messages(reader, camera):
-        stamp = frame_stamp(message, reader.is2)
-        refuse_second(stamp, stamps, message)
-        frame = to_frame(reader, message)
-        found = depth.find(stamp, frame.header.frame_id)
-        if found is not None:
-            name = f'frame {len(stamps)}'
-            yield RgbdFrame(name, stamp, frame.rgb, found.depth, found.camera, found.pose)
+    for number, message in enumerate(bag.messages(camera), start=1):
+        try:
+            frame = to_frame(bag, message, sixteen_bit)
+        except BagError as error:
+            depth.missing['usable image'] += 1
+            depth.problem = depth.problem or str(error)
+            continue
+        found = depth.find(frame.stamp, frame.header.frame_id)
+        if found is not None and found.pose is not None:
+            name = f'frame {number}'
+            yield RgbdFrame(name, frame.stamp, frame.rgb, found.depth, found.camera, found.pose)
+
+
+def with_points(
+    steps: Iterable[Step[Result]], depth: BagDepth, on_problem: Callable[[str], None] | None = None
+) -> Iterator[Step[Result]]:
+    """Add the points of the frames that have depth to the steps.
+
+    Args:
+        steps: of a replay.
+        depth: of the bag.
+        on_problem: called with what is wrong with the depth where the replay should go on without;
+            None to raise.
+
+    Raises:
+        BagError: depth, camera or poses can't be used.
+    """
+    usable = True
+    for step in steps:
+        if usable and step.frame is not None and step.result is not None:
+            try:
+                step = replace(step, points=points_of(step.frame, depth))
+            except BagError as error:
+                if on_problem is None:
+                    raise
+                usable = False
+                on_problem(str(error))
+        yield step
+
+
+def points_of(frame: Frame, depth: BagDepth) -> FramePoints | None:
+    """Return the points of a frame, None where it has no depth.
+
+    Raises:
+        BagError: depth, camera or poses can't be used.
+    """
+    found = depth.find(frame.stamp, frame.header.frame_id)
+    if found is None:
+        return None
+    height, width = frame.rgb.shape[:2]
+    try:
+        camera = found.camera.scaled(width, height)
+        points = depth_to_points(fit_depth(found.depth, width, height), camera)
+    except GeometryError as error:
+        raise BagError(f'the depth of {depth.topics.depth} can not be used: {error}') from error
+    return FramePoints(points, camera, found.pose)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,26 @@ from llmseg_ros.bags.scores import Labelled, ReplayScores
 from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import IMAGE_TYPE
 from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.mapping.geometry import Camera
 from llmseg_ros.segmentation import Segmentation, frame_before
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.ahead import map_ahead
 
 Result = TypeVar('Result', bound=Labelled)
+
+
+class FramePoints(NamedTuple):
+    """Where a frame's pixels lie.
+
+    Attributes:
+        points: (H, W, 3) float32 metres in the camera's frame, NaN where unknown.
+        camera: of the frame's size.
+        pose: (4, 4) of the camera in the world, None where it is unknown.
+    """
+
+    points: NDArray[np.float32]
+    camera: Camera
+    pose: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -31,12 +46,14 @@ class Step(Generic[Result]):
         frame: where it is a frame that was segmented.
         result: of the frame.
         rejection: where it is a frame that can't be used.
+        points: of the frame, where they were asked for and the bag has depth of it.
     """
 
     message: BagMessage
     frame: Frame | None = None
     result: Result | None = None
     rejection: Rejection | None = None
+    points: FramePoints | None = None
 
 
 class StampedMessages:

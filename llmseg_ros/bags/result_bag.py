@@ -1,4 +1,4 @@
-"""A new bag: the messages of the old one, and labels, masks and label map beside them."""
+"""A new bag: the messages of the old one, and labels, masks, label map and cloud beside them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from llmseg_ros.bags.topics import (
     LABELS_TOPIC,
     MASKS_TOPIC,
     NANOSECONDS,
+    POINTS_TOPIC,
+    POINTS_TYPE,
     message_types,
 )
 from llmseg_ros.bags.writing import complete_bag
+from llmseg_ros.mapping.point_cloud2 import FIELDS, POINT_BYTES, pack_cloud
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.vocabulary import Vocabulary
 
@@ -35,15 +38,21 @@ LABEL_MAP_TYPE = 'llmseg_ros/msg/LabelMap'
 class ResultBag:
     """Write messages as they were and results as the node would publish them."""
 
-    def __init__(self, written: McapBag, bag: Bag) -> None:
-        """Announce all topics in the new bag.
+    def __init__(self, written: McapBag, bag: Bag, with_points: bool = False) -> None:
+        """Announce all topics in the new bag, that of the labelled cloud where there will be one.
 
         Raises:
             BagError: the old bag is of ROS 1, or has results already.
         """
         if bag.is_ros1:
             raise BagError('--out takes bags of ROS 2: convert this one with rosbags-convert first')
-        taken = {c.topic for c in bag.connections} & {LABELS_TOPIC, MASKS_TOPIC, LABEL_MAP_TOPIC}
+        topics = {
+            LABELS_TOPIC: IMAGE_TYPE,
+            MASKS_TOPIC: MASKS_TYPE,
+            LABEL_MAP_TOPIC: LABEL_MAP_TYPE,
+            **({POINTS_TOPIC: POINTS_TYPE} if with_points else {}),
+        }
+        taken = {c.topic for c in bag.connections} & topics.keys()
         if taken:
             raise BagError(f'the bag has a topic {sorted(taken)[0]} already')
         self._written = written
@@ -51,11 +60,7 @@ class ResultBag:
         self._numbers = {c.id: written.add(self._described(c)) for c in bag.connections}
         self._results = {
             topic: written.add(self._described(Connection(0, topic, kind, 'cdr', 0)))
-            for topic, kind in (
-                (LABELS_TOPIC, IMAGE_TYPE),
-                (MASKS_TOPIC, MASKS_TYPE),
-                (LABEL_MAP_TOPIC, LABEL_MAP_TYPE),
-            )
+            for topic, kind in topics.items()
         }
 
     def _described(self, connection: Connection) -> Connection:
@@ -105,6 +110,26 @@ class ResultBag:
         self._write(LABELS_TOPIC, IMAGE_TYPE, labels, time)
         self._write(MASKS_TOPIC, MASKS_TYPE, self._masks(result, header), time)
 
+    def write_points(
+        self, frame: Frame, result: Segmentation, points: NDArray[np.float32], time: int
+    ) -> None:
+        """Write the labelled cloud of a frame, organised like its image."""
+        field = self._types.types['sensor_msgs/msg/PointField']
+        data = pack_cloud(points, frame.rgb, result.labels, result.confidence)
+        height, width = result.labels.shape
+        message = self._types.types[POINTS_TYPE](
+            header=self._header(frame.stamp, frame.header.frame_id),
+            height=height,
+            width=width,
+            fields=[field(name=n, offset=o, datatype=kind, count=1) for n, o, kind in FIELDS],
+            is_bigendian=False,
+            point_step=POINT_BYTES,
+            row_step=width * POINT_BYTES,
+            data=data,
+            is_dense=False,
+        )
+        self._write(POINTS_TOPIC, POINTS_TYPE, message, time)
+
     def _masks(self, result: Segmentation, header: Any) -> Any:
         mask_type = self._types.types['llmseg_ros/msg/ClassMask']
         roi = self._types.types['sensor_msgs/msg/RegionOfInterest']
@@ -151,7 +176,7 @@ class ResultBag:
 
 
 @contextmanager
-def result_bag(path: Path, bag: Bag) -> Iterator[ResultBag]:
+def result_bag(path: Path, bag: Bag, with_points: bool = False) -> Iterator[ResultBag]:
     """Open a new bag for results; it has its name only once it is complete.
 
     Raises:
@@ -159,6 +184,6 @@ def result_bag(path: Path, bag: Bag) -> Iterator[ResultBag]:
     """
     try:
         with complete_bag(path) as partial, new_mcap_bag(partial) as written:
-            yield ResultBag(written, bag)
+            yield ResultBag(written, bag, with_points)
     except OSError as error:
         raise BagError(f'{path} can not be written: {error.strerror or error}') from error

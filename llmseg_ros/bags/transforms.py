@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-
-from llmseg_ros.bags.reading import BagError, connections_of, full_type, read_messages
-from llmseg_ros.bags.replay import deserialize_image
+from llmseg_ros.bags.reading import IN_ROS, Bag, connections_of
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.bags.topics import NANOSECONDS, ODOMETRY_TYPE, TF_TYPES
 from llmseg_ros.mapping.geometry import GeometryError, Matrix
 from llmseg_ros.mapping.poses import FrameTree, PoseTrack, StampedPose, pose_from_quaternion
@@ -16,11 +14,11 @@ from llmseg_ros.mapping.poses import FrameTree, PoseTrack, StampedPose, pose_fro
 STATIC = 'tf_static'  # how the topic of transforms ends that hold for good
 
 
-def frame_tree(reader: AnyReader, odometry: str = '') -> tuple[FrameTree, int]:
+def frame_tree(bag: Bag, odometry: str = '') -> tuple[FrameTree, int]:
     """Return the frames of a bag, and how many transforms were left out as no poses.
 
     Args:
-        reader: of the open bag.
+        bag: to read.
         odometry: topic whose poses count beside tf, or '' for none.
 
     Raises:
@@ -29,9 +27,9 @@ def frame_tree(reader: AnyReader, odometry: str = '') -> tuple[FrameTree, int]:
     tree = FrameTree()
     moving: dict[tuple[str, str], list[StampedPose]] = defaultdict(list)
     bad = 0
-    connections = [c for c in reader.connections if full_type(c) in TF_TYPES]
-    for message in read_messages(reader, connections) if connections else ():
-        for item in deserialize_image(reader, message).transforms:
+    connections = [c for c in bag.connections if c.msgtype in TF_TYPES and c.encoding in IN_ROS]
+    for message in bag.messages(connections):
+        for item in bag.deserialize(message).transforms:
             pose = pose_of(item.transform.translation, item.transform.rotation)
             child, parent = plain(item.child_frame_id), plain(item.header.frame_id)
             if pose is None:
@@ -41,8 +39,8 @@ def frame_tree(reader: AnyReader, odometry: str = '') -> tuple[FrameTree, int]:
             else:
                 moving[child, parent].append(StampedPose(stamp_of(item.header), pose))
     if odometry:
-        for message in read_messages(reader, connections_of(reader, odometry, (ODOMETRY_TYPE,))):
-            item = deserialize_image(reader, message)
+        for message in bag.messages(connections_of(bag, odometry, (ODOMETRY_TYPE,))):
+            item = bag.deserialize(message)
             pose = pose_of(item.pose.pose.position, item.pose.pose.orientation)
             if pose is None:
                 bad += 1

@@ -39,6 +39,18 @@ TEXT_SUFFIXES = (
     *('.list', '.log', '.lst', '.md', '.names', '.pbtxt', '.py', '.toml', '.tsv', '.txt', '.xml'),
     *('.yaml', '.yml'),
 )
+DepthOption = Annotated[
+    str,
+    typer.Option(
+        metavar='TOPIC',
+        help='Depth registered to the image, raw or compressedDepth; needed where there are '
+        'several.',
+    ),
+]
+OdometryOption = Annotated[
+    str,
+    typer.Option(metavar='TOPIC', help='nav_msgs/Odometry with the poses, where /tf lacks them.'),
+]
 WIDEST_LINE = 10_000  # of a table that isn't shown on a terminal: nothing is wrapped there
 
 

@@ -15,7 +15,9 @@ from llmseg_ros.cli.common import (
     INTERRUPTED,
     CommandError,
     ConfigOption,
+    DepthOption,
     NumbersOption,
+    OdometryOption,
     SubclassesOption,
     note,
     parse_classes,
@@ -37,19 +39,6 @@ if TYPE_CHECKING:
     from llmseg_ros.mapping.rgbd import RgbdFrame
     from llmseg_ros.mapping.voxels import VoxelMap
     from llmseg_ros.segmenter import Segmenter
-
-DepthOption = Annotated[
-    str,
-    typer.Option(
-        metavar='TOPIC',
-        help='Depth registered to the image, raw or compressedDepth; needed where there are '
-        'several.',
-    ),
-]
-OdometryOption = Annotated[
-    str,
-    typer.Option(metavar='TOPIC', help='nav_msgs/Odometry with the poses, where /tf lacks them.'),
-]
 
 
 @dataclass
@@ -181,15 +170,20 @@ def opened_source(
             lambda: f'{without} frames without pose' if without else '',
         )
         return
-    from llmseg_ros.bags.depth import BagDepth, find_depth_topics, read_rgbd_frames
+    from llmseg_ros.bags.depth import (
+        BagDepth,
+        find_depth_topics,
+        only_depth_topic,
+        read_rgbd_frames,
+    )
     from llmseg_ros.bags.reading import find_image_connections, opened_bag
 
     with opened_bag(path) as reader:
-        if not depth:
-            depth = find_depth_topics(reader, image, depth, odometry).depth
+        depth = depth or only_depth_topic(reader, image)
         camera = find_image_connections(reader, image, other_than=depth)
         topics = find_depth_topics(reader, camera[0].topic, depth, odometry)
         found = BagDepth(reader, topics, frame)
+        found.require_poses()
         total = sum(connection.msgcount for connection in camera)
         frames = read_rgbd_frames(reader, camera, found)
         topic = camera[0].topic

@@ -11,7 +11,9 @@ import typer
 from llmseg_ros.cli.common import (
     INTERRUPTED,
     ConfigOption,
+    DepthOption,
     NumbersOption,
+    OdometryOption,
     RayWorkersOption,
     SubclassesOption,
     note,
@@ -20,7 +22,13 @@ from llmseg_ros.cli.common import (
     require_ros,
     resolve_config,
 )
-from llmseg_ros.cli.replay_bag import Interrupted, Job, replay_live, replay_offline
+from llmseg_ros.cli.replay_bag import (
+    Interrupted,
+    Job,
+    find_geometry,
+    replay_live,
+    replay_offline,
+)
 from llmseg_ros.cli.replay_summary import print_summary
 from llmseg_ros.cli.segment import accepted_names
 from llmseg_ros.cli.settings import read_settings
@@ -52,6 +60,8 @@ def replay(
             'background, 1 the first class.',
         ),
     ] = '',
+    depth: DepthOption = '',
+    odometry: OdometryOption = '',
     config: ConfigOption = None,
     subclasses: SubclassesOption = 'configured',
     mode: Annotated[
@@ -72,7 +82,9 @@ def replay(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar='BAG', help='Write a new bag: all messages, and labels, masks and label map.'
+            metavar='BAG',
+            help='Write a new bag: all messages, and labels, masks and label map; offline, where '
+            'there is depth, the labelled cloud too.',
         ),
     ] = None,
     report: Annotated[
@@ -110,6 +122,8 @@ def replay(
 
     Reports time by stage, share of the pixels by class, how much the labels change from frame
     to frame, and with --labels how right they are; where the node does it, also its latency.
+    With --out or --report, where the bag has depth and poses, also how well views of one place
+    agree.
 
     \b
     Examples:
@@ -123,10 +137,10 @@ def replay(
     from llmseg_ros.reports.bag_folder import FolderReplay, is_folder_of_bags
 
     if is_folder_of_bags(bag):
-        if mode != 'offline' or out or not report:
+        if mode != 'offline' or out or depth or odometry or not report:
             raise typer.BadParameter(
                 f'{printable(bag)} is a folder of bags: that needs --report DIR, and goes with '
-                '--mode offline, without --out'
+                '--mode offline, without --out, --depth and --odometry'
             )
         from llmseg_ros.cli.replay_folder import replay_folder
 
@@ -151,13 +165,15 @@ def replay(
     try:
         with ExitStack() as stack:
             reader = stack.enter_context(opened_bag(bag))
-            camera = find_image_connections(reader, image, other_than=labels)
+            camera = find_image_connections(reader, image, other_than=labels or depth)
             truth = TrueLabels(reader, labels) if labels else None
-            written = stack.enter_context(result_bag(out, reader)) if out else None
+            geometry = find_geometry(reader, camera[0].topic, depth, odometry, bool(out or report))
+            with_points = geometry is not None and mode == 'offline'
+            written = stack.enter_context(result_bag(out, reader, with_points)) if out else None
             if report:
                 total = sum(connection.msgcount for connection in camera)
                 recorder = stack.enter_context(replay_recorder(report, names, total, video))
-            job = Job(bag, reader, camera, truth, written, recorder)
+            job = Job(bag, reader, camera, truth, written, recorder, geometry)
             if mode == 'offline':
                 summary = replay_offline(job, settings, names)
             else:

@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmseg_ros.cli.common import CommandError, progress, waiting
+from llmseg_ros.cli.common import CommandError, note, progress, waiting
 
 if TYPE_CHECKING:
+    from llmseg_ros.bags.depth import BagDepth
     from llmseg_ros.bags.reading import Bag
     from llmseg_ros.bags.replay import Step, TrueLabels
     from llmseg_ros.bags.result_bag import ResultBag
     from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.bags.storage import Connection
     from llmseg_ros.config import SegmenterConfig
+    from llmseg_ros.mapping.agreement import AgreementMeter, View
     from llmseg_ros.reports.pictures import ReplayRecorder
     from llmseg_ros.ros.answers import Answer
     from llmseg_ros.segmentation import Segmentation
@@ -36,6 +38,21 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Where what the frames show lies.
+
+    Attributes:
+        depth: of the frames.
+        meter: of the agreement of their views.
+        is_asked_for: whether what is wrong with the depth ends the replay.
+    """
+
+    depth: BagDepth
+    meter: AgreementMeter
+    is_asked_for: bool
+
+
+@dataclass(frozen=True)
 class Job:
     """What is replayed.
 
@@ -46,6 +63,7 @@ class Job:
         truth: true labels, where there are any.
         out: new bag, where one is wanted.
         recorder: of what the report shows, where one is wanted.
+        geometry: depth and poses, where they are wanted and there.
     """
 
     bag: Path
@@ -54,6 +72,7 @@ class Job:
     truth: TrueLabels | None
     out: ResultBag | None
     recorder: ReplayRecorder | None
+    geometry: Geometry | None = None
 
     @property
     def others(self) -> list[Connection]:
@@ -86,6 +105,8 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
     def write(out: ResultBag, step: Step[Segmentation]) -> None:
         if step.frame and step.result:
             out.write_result(step.frame, step.result, step.message.time)
+            if step.points:
+                out.write_points(step.frame, step.result, step.points.points, step.message.time)
 
     distinct = job.truth is not None
     steps = replay_frames(job.reader, job.camera, job.others, segmenter, distinct)
@@ -93,7 +114,56 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
     complete = count_frames(job, steps, scores, write)
     wall_s = time.perf_counter() - begin
     topic = job.camera[0].topic
-    return checked(job, offline_report(job.bag.stem, topic, segmenter, scores, wall_s, complete))
+    summary = offline_report(job.bag.stem, topic, segmenter, scores, wall_s, complete)
+    return checked(job, summary | agreement(job))
+
+
+def find_geometry(
+    reader: Bag, image: str, depth: str, odometry: str, is_wanted: bool
+) -> Geometry | None:
+    """Return depth and poses of a bag; None where they aren't there or not wanted.
+
+    Raises:
+        BagError: they were asked for by topic, and can't be used.
+    """
+    from llmseg_ros.bags.depth import BagDepth, find_depth_topics
+    from llmseg_ros.bags.storage import BagError
+    from llmseg_ros.mapping.agreement import AgreementMeter
+
+    is_asked_for = bool(depth or odometry)
+    if not is_wanted and not is_asked_for:
+        return None
+    try:
+        topics = find_depth_topics(reader, image, depth, odometry)
+        return Geometry(BagDepth(reader, topics), AgreementMeter(), is_asked_for)
+    except BagError:
+        if is_asked_for:
+            raise
+        return None
+
+
+def go_on_without(problem: str) -> None:
+    note(f'{problem}; going on without depth')
+
+
+def view_of(step: Step[Any]) -> View | None:
+    """Return what a frame saw, None without depth or pose."""
+    from llmseg_ros.mapping.agreement import View
+
+    found = step.points
+    if found is None or found.pose is None or step.result is None:
+        return None
+    return View(found.points, step.result.labels, found.camera, found.pose)
+
+
+def agreement(job: Job) -> dict[str, Any]:
+    """Return how well views agree as the report has it, nothing where no two see one place."""
+    from llmseg_ros.mapping.agreement import agreement_report
+
+    counts = job.geometry.meter.counts if job.geometry else {}
+    if not any(of.pairs for of in counts.values()):
+        return {}
+    return {'view_agreement': agreement_report(counts)}
 
 
 def checked(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +224,8 @@ def replay_live(
     encoder = answers.played.encoder
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
     mode = 'lockstep' if rate is None else 'realtime'
-    return checked(job, summary | {'mode': mode, 'complete': complete, 'live': live})
+    live_summary = {'mode': mode, 'complete': complete, 'live': live}
+    return checked(job, summary | agreement(job) | live_summary)
 
 
 def play(job: Job, folder: Path, rate: float | None) -> bool:
@@ -204,10 +275,17 @@ def count_frames(
     from llmseg_ros.bags.replay import count_steps
 
     def write(step: Step[Any]) -> None:
+        if job.geometry and step.frame:
+            job.geometry.meter.add(view_of(step))
         if job.out:
             job.out.write_message(step.message)
             write_result(job.out, step)
 
+    if job.geometry:
+        from llmseg_ros.bags.depth import with_points
+
+        on_problem = None if job.geometry.is_asked_for else go_on_without
+        steps = with_points(steps, job.geometry.depth, on_problem)
     total = sum(connection.msgcount for connection in job.camera)
     show = job.recorder.add if job.recorder else None
     with progress(total, 'frames') as advance:

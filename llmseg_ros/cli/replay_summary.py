@@ -37,6 +37,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             f'{summary["labelled_frames"]} frames with true labels: '
             f'mIoU {percent(summary["miou"])}, pixel accuracy {percent(summary["pixel_accuracy"])}'
         )
+    for apart, of in summary.get('view_agreement', {}).items():
+        if of['pairs']:
+            print(
+                f'views {apart} apart: {percent(of["agreement"])} % of {of["places"]} places have '
+                f'the same label in both, depth differs by {of["depth_difference_mm"]} mm'
+            )
     print_rejections(summary)
     if 'live' in summary:
         print_live(summary['live'])

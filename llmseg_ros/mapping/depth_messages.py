@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
-from llmseg_ros.images import ENCODINGS, BadImage, check_size
+from llmseg_ros.decoding import BadImage, decode
+from llmseg_ros.images import ENCODINGS, check_size
 from llmseg_ros.mapping.geometry import Floats, depth_in_metres
 
 KINDS = {'16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
@@ -59,30 +57,12 @@ def decompressed_depth(message: Any) -> Floats:
             f'compressed depth of format {message.format[:64]!a} is not supported: '
             '16UC1 and 32FC1 as PNG are'
         )
-    values = decode_png(data[HEADER.size :])
+    values = decode(data[HEADER.size :])
+    if values.ndim != 2 or values.dtype != np.uint16:
+        raise BadImage('a depth PNG has 16 bits and one channel, this has not')
     if encoding == '16UC1':
         return depth_in_metres(values)
     _, scale, shift = HEADER.unpack_from(data)
     with np.errstate(divide='ignore', invalid='ignore'):
         depth = np.float32(scale) / (values.astype(np.float32) - np.float32(shift))
     return depth_in_metres(np.where(values, depth, np.float32(0)))
-
-
-def decode_png(data: bytes) -> NDArray[np.uint16]:
-    """Decode a 16 bit grey PNG.
-
-    Raises:
-        BadImage: it is another picture, is damaged or announces too many pixels.
-    """
-    try:
-        with PillowImage.open(io.BytesIO(data), formats=('PNG',)) as picture:
-            width, height = picture.size
-            check_size(width, height, ENCODINGS['mono8'])
-            values = np.array(picture)
-    except BadImage:
-        raise
-    except Exception as error:  # Pillow raises what its parser runs into
-        raise BadImage(f'depth PNG of {len(data)} bytes is damaged') from error
-    if values.ndim != 2 or values.dtype.itemsize < 2:
-        raise BadImage('a depth PNG has 16 bits and one channel, this has not')
-    return values.astype(np.uint16)

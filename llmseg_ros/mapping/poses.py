@@ -94,6 +94,9 @@ class FrameTree:
         self._moving: dict[str, tuple[str, PoseTrack]] = {}
         self._fixed: dict[str, tuple[str, Matrix]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._moving or self._fixed)
+
     def __contains__(self, frame: str) -> bool:
         return frame in self._moving or frame in self._fixed
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llmseg_ros.evaluation.datasets import opened, read_rgb
+from llmseg_ros.evaluation.datasets import read_rgb
+from llmseg_ros.image_files import SIXTEEN_BIT_GREY, ImageFileError, grey_values, opened_image
 from llmseg_ros.mapping.geometry import (
     Camera,
     Floats,
@@ -26,7 +27,6 @@ from llmseg_ros.system.ahead import map_ahead
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 TRAJECTORIES = ('trajectory.log', 'trajectory.txt')
 STAMP = re.compile(r'(\d+)\.(\d{1,9})$')  # seconds as TUM writes them
-DEPTH_MODES = ('I;16', 'I;16B', 'I')  # of Pillow, by version
 FRAME_NS = 1_000_000_000 // 30  # between frames whose names are no stamps
 
 
@@ -235,17 +235,19 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in numbered if line]
 
 
-def read_rgbd_folder(folder: RgbdFolder, workers: int = 2) -> Iterator[RgbdFrame]:
-    """Yield the frames that have a pose, decoded ahead.
+def read_rgbd_folder(
+    folder: RgbdFolder, sixteen_bit: str = 'high_byte', workers: int = 2
+) -> Iterator[RgbdFrame]:
+    """Yield the frames that have a pose, decoded ahead; sixteen_bit is read_rgb's.
 
     Raises:
-        RgbdError: an image is of another kind or aspect than expected.
-        DatasetError: one does not open.
+        RgbdError: depth does not open, or an image is of another kind or aspect than expected.
+        DatasetError: a colour image does not open.
     """
 
     def read(files: FrameFiles) -> RgbdFrame:
         assert files.pose is not None
-        rgb = read_rgb(files.color)
+        rgb = read_rgb(files.color, sixteen_bit)
         height, width = rgb.shape[:2]
         try:
             camera = folder.camera.scaled(width, height)
@@ -261,15 +263,14 @@ def read_depth(path: Path, unit_m: float) -> Floats:
     """Read a depth image as (H, W) float32 metres, NaN where unknown.
 
     Raises:
-        RgbdError: it is not of 16 bits and one channel.
-        DatasetError: it does not open.
+        RgbdError: it does not open, or is not of 16 bits and one channel.
     """
-    with opened(path) as image:
-        if image.mode not in DEPTH_MODES:
-            raise RgbdError(
-                f'{path} is of mode {image.mode}, depth images have 16 bits and one channel'
-            )
-        pixels = np.array(image)
-    if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-        raise RgbdError(f'{path} has more than 16 bits')
-    return depth_in_metres(pixels.astype(np.uint16), unit_m)
+    try:
+        with opened_image(path) as image:
+            if image.mode not in SIXTEEN_BIT_GREY:
+                raise RgbdError(
+                    f'{path} is of mode {image.mode}, depth images have 16 bits and one channel'
+                )
+            return depth_in_metres(grey_values(image), unit_m)
+    except ImageFileError as error:
+        raise RgbdError(f'{path}: {error}') from error

@@ -22,10 +22,11 @@ SIZE = (1280, 960)
 FIELD_OF_VIEW = 0.9  # width by distance
 ELEVATION = np.deg2rad(35)
 TURNS = {'left': np.deg2rad(35.0), 'right': np.deg2rad(-35.0)}  # from where the cameras looked
-LARGEST_SPLAT = 24  # pixels
+LARGEST_SPLAT = 48  # pixels
+OVERLAP = 1.3  # of squares, so that slanted walls have no gaps
 ABOVE_CAMERA_M = 0.3  # ceilings hide what is below
 NEAR_AXIS = np.cos(np.deg2rad(35))
-BACKGROUND = (250, 250, 250)
+BACKGROUND = (228, 233, 240)  # unlike white walls
 TRIMMED = 0.5  # percent of the voxels to each side that don't count for what fits
 
 
@@ -175,7 +176,7 @@ def paint(pixels: Matrix, depth: Matrix, splat: Matrix, colours: Rgb) -> Rgb:
     width, height = SIZE
     picture = np.full((height, width, 3), BACKGROUND, np.uint8)
     nearest = np.full(height * width, np.inf)
-    edges = np.clip(np.ceil(splat), 1, LARGEST_SPLAT).astype(int)
+    edges = np.clip(np.ceil(OVERLAP * splat), 1, LARGEST_SPLAT).astype(int)
     flat = picture.reshape(-1, 3)
     corner = np.floor(pixels - (edges / 2)[:, None] + 0.5).astype(int)
     # A layer for every offset within the squares: of equal pixels of a layer the last stays.

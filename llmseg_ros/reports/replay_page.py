@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmseg_ros.reports import tables
+from llmseg_ros.reports.agreement import agreement_facts, agreement_section
 from llmseg_ros.reports.charts import histogram, timeline
 from llmseg_ros.reports.pictures import ReplayRecorder
 from llmseg_ros.reports.report_page import (
@@ -51,6 +52,7 @@ def replay_page(summary: Mapping[str, Any], recorded: ReplayRecorder) -> str:
         Section('classes', 'Classes', tables=class_tables),
         *([confusion_section(names, recorded.confusion)] if labelled else []),
         *([live_section(summary)] if 'live' in summary else []),
+        *([agreement_section(summary)] if 'view_agreement' in summary else []),
         Section(
             'frames',
             'Frames',
@@ -120,6 +122,7 @@ def replay_facts(summary: Mapping[str, Any]) -> list[Fact]:
             Fact('pixel accuracy', percent(summary['pixel_accuracy'])),
         ]
     facts.append(Fact('pixels changed from frame to frame', percent(summary['changed_pixels'])))
+    facts += agreement_facts(summary)
     facts.append(time_fact(summary['timing_ms'], 'frame'))
     return facts
 
