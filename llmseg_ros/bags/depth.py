@@ -20,7 +20,7 @@ from llmseg_ros.bags.reading import (
 from llmseg_ros.bags.replay import FramePoints, Result, StampedMessages, Step
 from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import CAMERA_INFO_TYPE, IMAGE_TYPE, ODOMETRY_TYPE, TF_TYPES
-from llmseg_ros.bags.transforms import frame_tree
+from llmseg_ros.bags.transforms import STATIC, frame_tree
 from llmseg_ros.decoding import BadImage
 from llmseg_ros.mapping.depth_messages import message_to_depth
 from llmseg_ros.mapping.geometry import (
@@ -71,8 +71,10 @@ def find_depth_topics(
             f'the bag has no camera_info for {depth}: expected {" or ".join(candidates)}; '
             f'it has {topics_in_words(bag)}'
         )
-    has_tf = any(c.msgtype in TF_TYPES and c.msgcount for c in bag.connections)
-    tracks = sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE})
+    has_tf = any(
+        c.msgtype in TF_TYPES and c.msgcount and not c.topic.endswith(STATIC)
+        for c in bag.connections
+    )
     if not odometry and not has_tf and tracks:
         if len(tracks) > 1:
             raise BagError(

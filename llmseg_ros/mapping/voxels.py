@@ -101,8 +101,10 @@ class VoxelMap:
     frame err together. It is split among the classes of these pixels, each weighted with its
     confidence. Class ids are append-only, so votes keep their meaning when the list changes.
 
+    Middles of voxels lie at multiples of their edge: the floor at 0 is not torn by rounding.
+
     Attributes:
-        voxel_m: edge of a voxel.
+        voxel_m: edge of a voxel in metres.
         limit: voxels at most; beyond, the regions seen longest ago are forgotten.
         views: how many have been added.
         forgotten: voxels forgotten so far.
@@ -156,7 +158,7 @@ class VoxelMap:
         if not len(known):
             return
         if not len(self):
-            self._origin = np.floor(pose[:3, 3] / self.voxel_m).astype(np.int64)
+            self._origin = np.rint(pose[:3, 3] / self.voxel_m).astype(np.int64)
         # np.take: indexing takes twice as long.
         keys = self._keys_of(np.take(points.reshape(-1, 3), known, axis=0), pose)
         labels_n = np.take(labels, known)
@@ -183,7 +185,7 @@ class VoxelMap:
         """
         # Small numbers for float32: whole voxels up to the camera are added as integers.
         camera = pose[:3, 3] / self.voxel_m
-        whole = np.floor(camera)
+        whole = np.rint(camera)
         placed = (pose[:3, :3] / self.voxel_m).astype(np.float32) @ points.T
         placed += (camera - whole).astype(np.float32)[:, None]
         offset = whole.astype(np.int64) - self._origin + HALF
@@ -193,7 +195,7 @@ class VoxelMap:
                 f'a point is more than {HALF} voxels from where the map began: '
                 'the pose jumps, or the voxels are too small'
             )
-        np.floor(placed, out=placed)
+        np.rint(placed, out=placed)
         return pack(placed.astype(np.int32) + offset.astype(np.int32)[:, None])
 
     def _add_runs(
@@ -286,13 +288,13 @@ class VoxelMap:
         views = sums[:, 3:]
         rgb = np.rint(sums[:, :3] / np.maximum(views, 1)).astype(np.uint8)
         coordinates = unpack(self._voxels.keys)[:, np.argsort(self._voxels.rows)] - HALF
-        centres = (coordinates.T + self._origin + 0.5) * self.voxel_m
+        centres = (coordinates.T + self._origin) * self.voxel_m
         labels, probability = self.winners()
         return Voxels(centres, rgb, labels, probability, views[:, 0].astype(np.int32))
 
     def rows_at(self, points: NDArray[Any]) -> Keys:
         """Return the index in `voxels` of (n, 3) points of the world, -1 where nothing is."""
-        at = np.floor(points / self.voxel_m).astype(np.int64) - self._origin + HALF
+        at = np.rint(points / self.voxel_m).astype(np.int64) - self._origin + HALF
         inside = ((at >= 0) & (at < 2 * HALF)).all(axis=1)
         return np.where(inside, self._voxels.find(pack(np.clip(at, 0, 2 * HALF - 1).T)), -1)
 

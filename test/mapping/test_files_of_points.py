@@ -1,0 +1,159 @@
+"""Round trips of PLY, PointCloud2 and depth messages, through other people's readers."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from plyfile import PlyData
+
+from llmseg_ros.evaluation.metrics import IGNORED
+from llmseg_ros.files import WriteError
+from llmseg_ros.images import BadImage
+from llmseg_ros.mapping.depth_messages import message_to_depth
+from llmseg_ros.mapping.ply import write_ply
+from llmseg_ros.mapping.point_cloud2 import FIELDS, POINT_BYTES, pack_cloud
+from llmseg_ros.mapping.voxels import Voxels
+
+from ..helpers.disk import room_for
+
+KINDS = {4: '<u2', 6: '<u4', 7: '<f4'}  # of sensor_msgs/PointField
+
+
+def some_voxels(count: int = 3) -> Voxels:
+    rng = np.random.default_rng(0)
+    return Voxels(
+        rng.normal(size=(count, 3)),
+        rng.integers(0, 256, (count, 3)).astype(np.uint8),
+        np.array([0, 300, IGNORED] * (count // 3), np.uint16),
+        rng.random(count).astype(np.float32),
+        rng.integers(1, 100_000, count).astype(np.int32),
+    )
+
+
+def test_ply(tmp_path: Path) -> None:
+    voxels = some_voxels()
+    write_ply(tmp_path / 'map.ply', voxels)
+    vertices = PlyData.read(tmp_path / 'map.ply')['vertex']
+    names = ['x', 'y', 'z', 'red', 'green', 'blue', 'label', 'probability', 'views']
+    assert [of.name for of in vertices.properties] == names
+    assert [of.val_dtype for of in vertices.properties[3:]] == [*['u1'] * 3, 'u2', 'f4', 'i4']
+    places = np.stack([vertices[name] for name in 'xyz'], axis=1)
+    np.testing.assert_array_equal(places, voxels.centres.astype(np.float32))
+    colours = np.stack([vertices[name] for name in ('red', 'green', 'blue')], axis=1)
+    np.testing.assert_array_equal(colours, voxels.rgb)
+    np.testing.assert_array_equal(vertices['label'], voxels.labels)
+    np.testing.assert_array_equal(vertices['probability'], voxels.probability)
+    np.testing.assert_array_equal(vertices['views'], voxels.views)
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    write_ply(tmp_path / 'map.ply', some_voxels())
+    before = (tmp_path / 'map.ply').read_bytes()
+    with room_for(4096), pytest.raises(WriteError, match=r'map\.ply can not be written'):
+        write_ply(tmp_path / 'map.ply', some_voxels(3000))
+    assert (tmp_path / 'map.ply').read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ['map.ply']
+
+
+def test_point_cloud() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    points[0, 0] = np.nan
+    rgb = rng.integers(0, 256, (2, 5, 3)).astype(np.uint8)
+    labels = rng.integers(0, 65536, (2, 5)).astype(np.uint16)
+    confidence = rng.random((2, 5)).astype(np.float32)
+    data = pack_cloud(points, rgb, labels, confidence)
+    assert data.shape == (2 * 5 * POINT_BYTES,)
+    found = {
+        name: np.ndarray((2, 5), KINDS[kind], data, offset, (5 * POINT_BYTES, POINT_BYTES))
+        for name, offset, kind in FIELDS
+    }
+    for axis, name in enumerate('xyz'):
+        np.testing.assert_array_equal(found[name], points[..., axis])
+    np.testing.assert_array_equal(found['label'], labels)
+    np.testing.assert_array_equal(found['confidence'], confidence)
+    rgba = found['rgba']  # 0xAARRGGBB in PCL
+    channels = np.stack([rgba >> 16 & 255, rgba >> 8 & 255, rgba & 255], axis=-1)
+    np.testing.assert_array_equal(channels, rgb)
+    assert (rgba >> 24 == 255).all()
+
+
+def raw(values: np.ndarray, encoding: str, padding: int = 0, big: bool = False) -> Any:
+    ordered = values.astype(values.dtype.newbyteorder('>' if big else '<'))
+    rows = np.ascontiguousarray(ordered).view(np.uint8).reshape(len(values), -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)))
+    height, width = values.shape
+    return SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(big),
+        step=padded.shape[1],
+        data=padded.reshape(-1),
+    )
+
+
+MILLIMETRES = np.array([[0, 1500, 65535], [1, 2, 3]], np.uint16)
+METRES = np.array([[np.nan, 1.5, 65.535], [0.001, 0.002, 0.003]], np.float32)
+
+
+@pytest.mark.parametrize('big', [False, True])
+@pytest.mark.parametrize('padding', [0, 6])
+def test_raw_depth(big: bool, padding: int) -> None:
+    found = message_to_depth(raw(MILLIMETRES, '16UC1', padding, big))
+    np.testing.assert_allclose(found, METRES)
+    floats = message_to_depth(raw(np.nan_to_num(METRES), '32FC1', padding, big))
+    np.testing.assert_array_equal(floats, METRES)
+    assert floats.dtype == np.float32
+
+
+def png(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, format='PNG')
+    return file.getvalue()
+
+
+def compressed(data: bytes, kind: str) -> Any:
+    return SimpleNamespace(format=kind, data=np.frombuffer(data, np.uint8))
+
+
+def test_compressed_depth() -> None:
+    message = compressed(bytes(12) + png(MILLIMETRES), '16UC1; compressedDepth png')
+    np.testing.assert_allclose(message_to_depth(message), METRES)
+
+
+def test_compressed_float_depth() -> None:
+    """As compressed_depth_image_transport quantises: value = A / depth + B."""
+    depth = np.array([[0.5, 1.5, 7.25]], np.float32)
+    scale = 100 * 101.0  # of depth_quantization 100 and depth_max 10
+    shift = 1 - scale / 10
+    values = np.append(np.rint(scale / depth[0] + shift), 0).astype(np.uint16)[None]
+    data = struct.pack('<iff', 0, scale, shift) + png(values)
+    found = message_to_depth(compressed(data, '32FC1; compressedDepth'))
+    np.testing.assert_allclose(found[0, :3], depth[0], rtol=0.003)
+    assert np.isnan(found[0, 3])
+
+
+@pytest.mark.parametrize(
+    ('message', 'reason'),
+    [
+        (raw(MILLIMETRES.astype(np.uint8), 'rgb8'), "encoding 'rgb8' is not supported"),
+        (SimpleNamespace(**{**vars(raw(MILLIMETRES, '16UC1')), 'width': 4}), 'depth of 4x2 16UC1'),
+        (SimpleNamespace(**{**vars(raw(MILLIMETRES, '16UC1')), 'height': 0}), 'empty'),
+        (compressed(b'', '16UC1; compressedDepth png'), 'is not supported'),
+        (compressed(bytes(12) + b'RVL', '16UC1; compressedDepth rvl'), 'is not supported'),
+        (compressed(png(MILLIMETRES), 'png'), "format 'png' is not supported"),
+        (compressed((bytes(12) + png(MILLIMETRES))[:60], '16UC1; png'), 'PNG of 48 bytes is dam'),
+        (compressed(bytes(12) + png(np.zeros((2, 2), np.uint8)), '16UC1; png'), '16 bits and one'),
+    ],
+)
+def test_bad_depth(message: Any, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        message_to_depth(message)
