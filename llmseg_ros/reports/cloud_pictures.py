@@ -23,6 +23,7 @@ FIELD_OF_VIEW = 0.9  # width by distance
 ELEVATION = np.deg2rad(35)
 TURNS = {'left': np.deg2rad(35.0), 'right': np.deg2rad(-35.0)}  # from where the cameras looked
 LARGEST_SPLAT = 48  # pixels
+DRAWN_AT_ONCE = 1 << 20  # pixels
 OVERLAP = 1.3  # of squares, so that slanted walls have no gaps
 ABOVE_CAMERA_M = 0.3  # ceilings hide what is below
 NEAR_AXIS = np.cos(np.deg2rad(35))
@@ -175,24 +176,20 @@ def paint(pixels: Matrix, depth: Matrix, splat: Matrix, colours: Rgb) -> Rgb:
     """
     width, height = SIZE
     picture = np.full((height, width, 3), BACKGROUND, np.uint8)
-    nearest = np.full(height * width, np.inf)
-    edges = np.clip(np.ceil(OVERLAP * splat), 1, LARGEST_SPLAT).astype(int)
     flat = picture.reshape(-1, 3)
-    corner = np.floor(pixels - (edges / 2)[:, None] + 0.5).astype(int)
-    # A layer for every offset within the squares: of equal pixels of a layer the last stays.
-    for dy in range(edges.max(initial=0)):
-        for dx in range(edges.max(initial=0)):
-            x, y = corner[:, 0] + dx, corner[:, 1] + dy
-            drawn = np.flatnonzero(
-                (edges > max(dx, dy)) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            )
-            at = y[drawn] * width + x[drawn]
-            order = np.argsort(-depth[drawn])
-            at, drawn = at[order], drawn[order]
-            nearer = depth[drawn] < nearest[at]
-            at, drawn = at[nearer], drawn[nearer]
-            flat[at] = colours[drawn]
-            nearest[at] = depth[drawn]
+    edges = np.clip(np.ceil(OVERLAP * splat), 1, LARGEST_SPLAT).astype(np.int64)
+    corner = np.floor(pixels - (edges / 2)[:, None] + 0.5).astype(np.int64)
+    far_first = np.argsort(-depth)
+    drawn = np.cumsum(edges[far_first] ** 2)
+    ends = np.searchsorted(drawn, np.arange(DRAWN_AT_ONCE, drawn[-1:].sum(), DRAWN_AT_ONCE))
+    for part in np.split(far_first, ends):
+        counts = edges[part] ** 2
+        point, edge = np.repeat(part, counts), np.repeat(edges[part], counts)
+        within = np.arange(len(point)) - np.repeat(np.cumsum(counts) - counts, counts)
+        x, y = corner[point, 0] + within % edge, corner[point, 1] + within // edge
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        # Of equal indices the last one counts: the nearest.
+        flat[y[inside] * width + x[inside]] = colours[point[inside]]
     return picture
 
 
