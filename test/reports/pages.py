@@ -16,9 +16,22 @@ from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, cells_of
 from llmseg_ros.evaluation.metrics import boundary_overlaps, class_boundaries, confusion_matrix
 from llmseg_ros.evaluation.variants import Variant, make_variants
+from llmseg_ros.mapping.agreement import PairCounts
+from llmseg_ros.mapping.voxels import Voxels
 from llmseg_ros.reports.bag_folder import BagResult, FolderReplay, FolderScores, folder_report
+from llmseg_ros.reports.cloud_pictures import draw_top, make_scene
 from llmseg_ros.reports.evaluation_page import best_run, evaluation_page
-from llmseg_ros.reports.pictures import Shot, image_ious, make_shot, replay_recorder, worst_and_best
+from llmseg_ros.reports.map_page import map_page
+from llmseg_ros.reports.map_report import make_cloud
+from llmseg_ros.reports.pictures import (
+    ReplayRecorder,
+    Shot,
+    image_ious,
+    make_shot,
+    photograph,
+    replay_recorder,
+    worst_and_best,
+)
 from llmseg_ros.reports.replay_page import folder_page, replay_page
 from llmseg_ros.reports.report import evaluation_report, replay_report
 from llmseg_ros.segmentation import Segmentation
@@ -131,6 +144,42 @@ def make_replay_page(
     summary = replay_report(f'bag {HOSTILE}', '/cam"era', 'encoder', SegmenterConfig(), scores)
     said = {'mode': 'offline', 'complete': True, 'notes': [f'{HOSTILE} is cut off']}
     return replay_page(summary | said | more, recorder)
+
+
+def make_map_page(classes: Sequence[str], side: int = 12, forgotten: int = 0) -> str:
+    """Return the page on a map that is a cube, its classes in layers from below; z is up."""
+    names = ['background', *classes]
+    scores, recorder = ReplayScores(names), ReplayRecorder(names, 3, None)
+    for index in range(3):
+        rgb, labels = moving_square(index)
+        scores.add(segmentation(labels, {'encode': 20.0}), None)
+        frame = Frame(index * SECOND // 10, None, rgb)
+        recorder.add(frame, segmentation(labels, {'encode': 20.0}), None)
+    cells = np.stack(np.meshgrid(*[np.arange(side)] * 3), axis=-1).reshape(-1, 3)
+    labels = (cells[:, 2] * len(names) // side).astype(np.uint16)
+    rgb = np.full((len(cells), 3), 200, np.uint8)
+    probability = (0.3 + 0.7 * cells[:, 0] / side).astype(np.float32)
+    views = np.ones(len(cells), np.int32)
+    found = Voxels(cells * 0.1, rgb, labels, probability, views)
+    pose = np.eye(4)
+    pose[:3, :3] = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+    pose[:3, 3] = (0.5, -1, 2)
+    scene = make_scene(found, np.stack([pose, pose]), 0.1)
+    agreement = {'1': PairCounts(3, 100, 60, 50, 10, [0.01]).to_json(), '5': PairCounts().to_json()}
+    summary = {
+        **replay_report(f'map {HOSTILE}', 'color', 'encoder', SegmenterConfig(), scores),
+        **{'mode': 'offline', 'complete': True, 'frame': f'map {QUOTED}', 'left_out': ''},
+        'map': {
+            'voxel_m': 0.1,
+            'voxels': len(cells),
+            'forgotten_voxels': forgotten,
+            'mean_probability': 0.6,
+        },
+        **{'view_agreement': agreement, 'view_agreement_in_map': agreement},
+    }
+    listed = [{'id': i, 'name': name, 'voxels': side**2} for i, name in enumerate(names)]
+    cloud = make_cloud(found, dict(enumerate(names)), scene, np.array([[0.5, -1, 2], [0.5, 0, 2]]))
+    return map_page(summary, listed, cloud, [('from above', photograph(draw_top(scene)))], recorder)
 
 
 def make_folder_page(folder: Path, bags: Sequence[str], classes: Sequence[str]) -> str:

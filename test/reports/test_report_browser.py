@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from .browser import needs_chromium, opened_browser, show
 from .pages import HOSTILE, QUOTED, make_evaluation_page, make_folder_page, make_replay_page
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-DRIVER = shutil.which('chromedriver')
 BAGS = ('monday/hall', 'javascript:alert(3)', QUOTED, '%2e%2e/#?.bag')
-FLAGS = ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run')
-FLAGS += ('disable-background-networking', 'disable-component-update', 'disable-sync')
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason='needs chromium and chromedriver (apt: chromium-driver)'
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f'user-data-dir={tmp_path_factory.mktemp("browser")}'):
-        options.add_argument(f'--{flag}')
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with opened_browser(tmp_path_factory.mktemp('browser')) as driver:
+        yield driver
 
 
 @pytest.fixture(scope='module')
@@ -55,14 +41,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, path in paths.items():
         path.write_text(texts[name], encoding='utf-8')
     return paths
-
-
-def show(browser: Any, path: Path, width: int = 1280, scheme: str = 'light') -> None:
-    size = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': width < 600}
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
-    features = [{'name': 'prefers-color-scheme', 'value': scheme}]
-    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': features})
-    browser.get(path.as_uri())
 
 
 @pytest.mark.parametrize('name', ['ablation', 'many', 'replay', 'folder'])
