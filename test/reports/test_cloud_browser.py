@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -162,7 +162,9 @@ def test_the_cloud_turns_and_comes_back(browser: Any, page: Path, move: Any) -> 
     move(browser, canvas)
     assert (pixels_of(browser) != before).any(axis=2).mean() > 0.01
     browser.find_element(By.CSS_SELECTOR, '.cloud .home').click()
-    np.testing.assert_array_equal(pixels_of(browser)[CORNER:-CORNER, CORNER:-CORNER], before[CORNER:-CORNER, CORNER:-CORNER])
+    np.testing.assert_array_equal(
+        pixels_of(browser)[CORNER:-CORNER, CORNER:-CORNER], before[CORNER:-CORNER, CORNER:-CORNER]
+    )
 
 
 def test_coming_closer_and_going_away(browser: Any, page: Path) -> None:
