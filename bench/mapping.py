@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ['OMP_NUM_THREADS'] = '1'  # before numpy is there
 
-import cv2  # noqa: E402
+import cv2
 import numpy as np
 
 from llmseg_ros.cli.common import print_table

@@ -154,49 +154,31 @@ class VoxelMap:
             GeometryError: a point is too far from where the map began.
         """
         self.views += 1
-        known = np.flatnonzero(points[..., 2].ravel() > 0)
-        if not len(known):
-            return
         if not len(self):
             self._origin = np.rint(pose[:3, 3] / self.voxel_m).astype(np.int64)
-        # np.take: indexing takes twice as long.
-        keys = self._keys_of(np.take(points.reshape(-1, 3), known, axis=0), pose)
-        labels_n = np.take(labels, known)
-        weights_n = np.take(confidence, known)
-
-        # Neighbouring pixels mostly share voxel and label: few runs are left to sort.
-        starts_n = np.ones(len(keys), np.bool_)
-        starts_n[1:] = (keys[1:] != keys[:-1]) | (labels_n[1:] != labels_n[:-1])
-        starts = np.flatnonzero(starts_n)
-        lengths = np.diff(starts, append=len(keys)).astype(np.float32)
-        labels_r = labels_n[starts]
-        weights = np.add.reduceat(weights_n, starts) * (labels_r != IGNORED)
-        middles = starts + (lengths.astype(np.int64) >> 1)
-        colours = rgb.reshape(-1, 3)[known[middles]]
-        self._add_runs(keys[starts], labels_r, lengths, weights, colours)
-        if len(self) > self.limit:
-            self._forget()
-
-    def _keys_of(self, points: Floats, pose: Matrix) -> Keys:
-        """Return the keys of the voxels of (n, 3) points; 21 bits an axis.
-
-        Raises:
-            GeometryError: one is beyond what a key can hold.
-        """
         # Small numbers for float32: whole voxels up to the camera are added as integers.
         camera = pose[:3, 3] / self.voxel_m
         whole = np.rint(camera)
-        placed = (pose[:3, :3] / self.voxel_m).astype(np.float32) @ points.T
-        placed += (camera - whole).astype(np.float32)[:, None]
+        cells = (pose[:3, :3] / self.voxel_m).astype(np.float32) @ points.reshape(-1, 3).T
+        cells += (camera - whole).astype(np.float32)[:, None]
+        np.rint(cells, out=cells)
+
+        # Neighbouring pixels mostly share voxel and label: few runs are left to sort.
+        starts = np.flatnonzero(is_run_start(cells, labels.ravel()))
+        lengths = np.diff(starts, append=cells.shape[1])
+        weights = np.add.reduceat(confidence.ravel(), starts)
+        known = ~np.isnan(cells[2, starts])
+        starts, lengths, weights = starts[known], lengths[known], weights[known]
+        if not len(starts):
+            return
         offset = whole.astype(np.int64) - self._origin + HALF
-        lowest, highest = placed.min(axis=1) + offset, placed.max(axis=1) + offset
-        if not ((lowest >= 0) & (highest < 2 * HALF)).all():
-            raise GeometryError(
-                f'a point is more than {HALF} voxels from where the map began: '
-                'the pose jumps, or the voxels are too small'
-            )
-        np.rint(placed, out=placed)
-        return pack(placed.astype(np.int32) + offset.astype(np.int32)[:, None])
+        keys = pack(checked_cells(cells[:, starts].astype(np.int64) + offset[:, None]))
+        labels_r = labels.ravel()[starts]
+        weights *= labels_r != IGNORED
+        colours = rgb.reshape(-1, 3)[starts + lengths // 2]
+        self._add_runs(keys, labels_r, lengths.astype(np.float32), weights, colours)
+        if len(self) > self.limit:
+            self._forget()
 
     def _add_runs(
         self,
@@ -297,6 +279,29 @@ class VoxelMap:
         at = np.rint(points / self.voxel_m).astype(np.int64) - self._origin + HALF
         inside = ((at >= 0) & (at < 2 * HALF)).all(axis=1)
         return np.where(inside, self._voxels.find(pack(np.clip(at, 0, 2 * HALF - 1).T)), -1)
+
+
+def is_run_start(cells: Floats, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Return (n,) whether a pixel differs from the one before in its (3, n) cell or its label."""
+    starts = np.ones(len(labels), np.bool_)
+    np.not_equal(labels[1:], labels[:-1], out=starts[1:])
+    for axis in cells:
+        starts[1:] |= axis[1:] != axis[:-1]
+    return starts
+
+
+def checked_cells(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (3, n) coordinates of voxels.
+
+    Raises:
+        GeometryError: one is beyond what a key can hold.
+    """
+    if cells.min() < 0 or cells.max() >= 2 * HALF:
+        raise GeometryError(
+            f'a point is more than {HALF} voxels from where the map began: '
+            'the pose jumps, or the voxels are too small'
+        )
+    return cells
 
 
 def pack(coordinates: NDArray[Any]) -> Keys:
