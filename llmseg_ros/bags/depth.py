@@ -75,6 +75,7 @@ def find_depth_topics(
         c.msgtype in TF_TYPES and c.msgcount and not c.topic.endswith(STATIC)
         for c in bag.connections
     )
+    tracks = sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE})
     if not odometry and not has_tf and tracks:
         if len(tracks) > 1:
             raise BagError(

@@ -50,12 +50,14 @@ def info(
 def what_it_is_for(connection: Connection) -> str:
     """Return what replay does with a topic."""
     from llmseg_ros.bags.reading import COMPRESSED_TYPE, IN_ROS
-    from llmseg_ros.bags.topics import IMAGE_TYPE
+    from llmseg_ros.bags.topics import CAMERA_INFO_TYPE, IMAGE_TYPE, ODOMETRY_TYPE, TF_TYPES
 
     if connection.encoding not in IN_ROS:
         return 'not read, no ROS message; --out copies it'
     if connection.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE):
         return 'images'
+    if connection.msgtype in (CAMERA_INFO_TYPE, ODOMETRY_TYPE, *TF_TYPES):
+        return 'depth and poses'
     return 'not read; --out copies it'
 
 

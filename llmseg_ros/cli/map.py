@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -123,7 +123,8 @@ def build_map(
     from llmseg_ros.mapping.agreement import AgreementMeter
     from llmseg_ros.mapping.voxels import VoxelMap
 
-    with opened_source(source, image, depth, odometry, frame) as frames:
+    topics = Topics(image, depth, odometry, frame)
+    with opened_source(source, topics, settings.images.sixteen_bit) as frames:
         settings, known = look_up_subclasses(settings, names, progress)
         prepare_folder(out)
         with waiting('loading the model'):
@@ -140,11 +141,18 @@ def build_map(
         raise typer.Exit(INTERRUPTED)
 
 
+class Topics(NamedTuple):
+    """What of a bag is used, each as named on the command line or ''."""
+
+    image: str
+    depth: str
+    odometry: str
+    frame: str
+
+
 @contextmanager
-def opened_source(
-    path: Path, image: str, depth: str, odometry: str, frame: str
-) -> Iterator[Source]:
-    """Open a bag or a folder of RGB-D frames.
+def opened_source(path: Path, topics: Topics, sixteen_bit: str) -> Iterator[Source]:
+    """Open a bag or a folder of RGB-D frames; sixteen_bit says how 16 bits become 8.
 
     Raises:
         BagError: the bag can't be used.
@@ -154,7 +162,7 @@ def opened_source(
     from llmseg_ros.mapping.rgbd_folder import is_rgbd_folder, open_rgbd_folder, read_rgbd_folder
 
     if is_rgbd_folder(path):
-        if image or depth or odometry or frame:
+        if any(topics):
             raise typer.BadParameter(
                 '--image, --depth, --odometry and --frame are for a bag, '
                 f'{printable(path)} is a folder of images'
@@ -165,7 +173,7 @@ def opened_source(
             path.resolve().name,
             'color',
             len(folder.frames) - without,
-            read_rgbd_folder(folder),
+            read_rgbd_folder(folder, sixteen_bit),
             lambda: 'of the trajectory',
             lambda: f'{without} frames without pose' if without else '',
         )
@@ -179,15 +187,20 @@ def opened_source(
     from llmseg_ros.bags.reading import find_image_connections, opened_bag
 
     with opened_bag(path) as reader:
-        depth = depth or only_depth_topic(reader, image)
-        camera = find_image_connections(reader, image, other_than=depth)
-        topics = find_depth_topics(reader, camera[0].topic, depth, odometry)
-        found = BagDepth(reader, topics, frame)
-        found.require_poses()
-        total = sum(connection.msgcount for connection in camera)
-        frames = read_rgbd_frames(reader, camera, found)
+        depth = topics.depth or only_depth_topic(reader, topics.image)
+        camera = find_image_connections(reader, topics.image, other_than=depth)
         topic = camera[0].topic
-        yield Source(path.stem, topic, total, frames, lambda: found.world, found.missing_in_words)
+        chosen = find_depth_topics(reader, topic, depth, topics.odometry)
+        found = BagDepth(reader, chosen, topics.frame)
+        found.require_poses()
+        yield Source(
+            path.stem,
+            topic,
+            sum(connection.msgcount for connection in camera),
+            read_rgbd_frames(reader, camera, found, sixteen_bit),
+            lambda: found.world,
+            found.missing_in_words,
+        )
 
 
 class Mapping:

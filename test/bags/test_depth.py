@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from llmseg_ros.bags.depth import BagDepth, find_depth_topics, read_rgbd_frames
-from llmseg_ros.bags.reading import BagError, find_image_connections, opened_bag
+from llmseg_ros.bags.reading import find_image_connections, opened_bag
+from llmseg_ros.bags.storage import BagError
 from llmseg_ros.mapping.rgbd import RgbdFrame, frame_points
 
 from ..helpers.bags import SECOND, image
@@ -156,6 +157,23 @@ def elsewhere(_: int, message: Any) -> Any:
     return message
 
 
+def test_damaged_messages_cost_themselves(tmp_path: Path) -> None:
+    """An image of too few bytes, and depth in colours."""
+
+    def cut(number: int, message: Any) -> Any:
+        return replace(message, data=message.data[:100]) if number == 1 else message
+
+    def coloured(number: int, message: Any) -> Any:
+        stamp = SECOND + number * STEP
+        return message if number != 2 else image(np.zeros((120, 160, 3), np.uint8), 'rgb8', stamp)
+
+    messages = changed(room_messages(), '/camera/image', cut)
+    frames, depth = read(tmp_path, changed(messages, '/camera/depth', coloured))
+    assert [frame.name for frame in frames] == ['frame 1', 'frame 4']
+    said = '1 frames without usable image, 1 frames without usable depth (an image can not be used'
+    assert depth.missing_in_words().startswith(said)
+
+
 def uncalibrated(number: int, _: Any) -> Any:
     return camera_info(CAMERA, SECOND + number * STEP, k=np.zeros(9))
 
@@ -163,10 +181,6 @@ def uncalibrated(number: int, _: Any) -> Any:
 def fisheye(number: int, _: Any) -> Any:
     values = {'distortion_model': 'equidistant', 'd': np.full(4, 0.1)}
     return camera_info(CAMERA, SECOND + number * STEP, **values)
-
-
-def coloured(number: int, _: Any) -> Any:
-    return image(np.zeros((120, 160, 3), np.uint8), 'rgb8', SECOND + number * STEP)
 
 
 def gone(*_: Any) -> None:
@@ -181,7 +195,6 @@ def gone(*_: Any) -> None:
         ('/camera/camera_info', fisheye, "model 'equidistant' with 4 coefficients is not"),
         ('/camera/depth', gone, 'the bag has no depth images; it has /camera/camera_info'),
         ('/camera/depth', elsewhere, "depth of /camera/depth is in the frame 'depth_optical', the"),
-        ('/camera/depth', coloured, "depth of encoding 'rgb8' is not supported"),
         ('/tf', gone, 'the frame camera does not hang on map, but on base_link'),
         ('/tf', jumping, r'base_link in map: the stamps of the poses jump back by 8\.\d+ s'),
         ('/tf_static', gone, "the frame 'camera' of the image hangs on nothing in tf"),

@@ -30,8 +30,8 @@ def read_topics(bag: Path, *topics: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {topic: [] for topic in topics}
     with opened_bag(bag) as reader:
         connections = [c for c in reader.connections if c.topic in topics]
-        for connection, _, raw in reader.messages(connections):
-            found[connection.topic].append(reader.deserialize(raw, connection.msgtype))
+        for message in reader.messages(connections):
+            found[message.connection.topic].append(reader.deserialize(message))
     return found
 
 

@@ -150,7 +150,7 @@ def test_compressed_float_depth() -> None:
         (compressed(b'', '16UC1; compressedDepth png'), 'is not supported'),
         (compressed(bytes(12) + b'RVL', '16UC1; compressedDepth rvl'), 'is not supported'),
         (compressed(png(MILLIMETRES), 'png'), "format 'png' is not supported"),
-        (compressed((bytes(12) + png(MILLIMETRES))[:60], '16UC1; png'), 'PNG of 48 bytes is dam'),
+        (compressed((bytes(12) + png(MILLIMETRES))[:60], '16UC1; png'), 'of 48 bytes is cut off'),
         (compressed(bytes(12) + png(np.zeros((2, 2), np.uint8)), '16UC1; png'), '16 bits and one'),
     ],
 )

@@ -182,12 +182,12 @@ def test_stamps_without_poses(room: Path) -> None:
         open_rgbd_folder(room)
 
 
-@pytest.mark.parametrize('folder', ['color', 'depth'])
-def test_cut_off_images(room: Path, folder: str) -> None:
+@pytest.mark.parametrize(('folder', 'error'), [('color', DatasetError), ('depth', RgbdError)])
+def test_cut_off_images(room: Path, folder: str, error: type[Exception]) -> None:
     path = room / folder / '001.png'
     path.write_bytes(path.read_bytes()[:200])
     frames = read_rgbd_folder(open_rgbd_folder(room))
-    with pytest.raises(DatasetError, match=r'001\.png'):
+    with pytest.raises(error, match=r'001\.png'):
         list(frames)
 
 
