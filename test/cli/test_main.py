@@ -28,7 +28,7 @@ HEAVY = (
     'torch',
     'transformers',
 )
-VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
+VERBS = sorted(c.name or c.callback.__name__ for c in app.registered_commands if c.callback)
 
 
 def test_help_is_quick() -> None:
