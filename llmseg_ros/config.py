@@ -187,14 +187,15 @@ class GateConfig:
     )
     evidence: str = setting(
         'mean',
-        'score of a class: of its name, or the mean or the best over its name and subclasses',
+        'score of a class, but with imagenet: of its name, or the mean or the best over its name '
+        'and subclasses',
         ('superclass', 'mean', 'max'),
     )
     top_k: int = setting(10, 'simseg: how many scores make the threshold', low=1, high=1000)
     margin: float = setting(0.02, 'simseg below 3 classes: distance to the best', low=0.0, high=2.0)
-    share: float = setting(0.45, 'share: least part of the best score', low=0.0, high=1.0)
+    share: float = setting(0.3, 'share: least part of the best score', low=0.0, high=1.0)
     minimum: float = setting(
-        0.003,
+        0.05,
         'share: least score of all, so that an image may show none of the classes',
         low=0.0,
         high=2.0,

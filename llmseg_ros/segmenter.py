@@ -23,7 +23,12 @@ from llmseg_ros.config import (
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps, class_probabilities
-from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
+from llmseg_ros.method.presence import (
+    Candidates,
+    evidence_scores,
+    presence_scores,
+    select_candidates,
+)
 from llmseg_ros.method.refine import available_refiner, refine
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
@@ -245,10 +250,12 @@ def find_candidates(
     """Return (c,) scores of the classes in the image as a whole, and those that pass the gate."""
     import torch
 
-    image_e = features.evidence_e
-    if image_e is None:
-        image_e = torch.nn.functional.normalize(features.pooled_d, dim=-1)
-    scores_c = presence_scores(image_e, vocabulary.evidence_cne, vocabulary.members_cn, gate)
+    if features.evidence_e is not None and vocabulary.membership_ce is not None:
+        scores_c = evidence_scores(features.evidence_e, vocabulary.membership_ce)
+    else:
+        pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+        sets = vocabulary.descriptors_cnd, vocabulary.members_cn
+        scores_c = presence_scores(pooled_d, *sets, gate)
     held_c = held_classes(vocabulary, previous, scores_c.device)
     return scores_c, select_candidates(scores_c, gate, held_c)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.classes import ClassUpdate, clean_name
 from llmseg_ros.config import ConfigError, SegmenterConfig
-from llmseg_ros.encoders.base import Encoder, EvidenceEncoder
+from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
 from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -43,7 +43,7 @@ class Vocabulary:
         classes: in the order asked for.
         descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
         members_cn: (c, n) bool, False where a descriptor is padding.
-        evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
+        membership_ce: (c, e), of an EvidenceEncoder; None of others.
         words: for background, where the configuration tells it by words.
         words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
     """
@@ -52,7 +52,7 @@ class Vocabulary:
     classes: tuple[VocabularyClass, ...]
     descriptors_cnd: torch.Tensor
     members_cn: torch.Tensor
-    evidence_cne: torch.Tensor
+    membership_ce: torch.Tensor | None = None
     words: tuple[str, ...] = ()
     words_bd: torch.Tensor | None = None
 
@@ -81,7 +81,7 @@ def describe_classes(
     ]
     if not classes:
         empty = torch.zeros(0, 0, 0)
-        return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
+        return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool())
     names = [name for item in classes for name in (item.name, *item.subclasses)]
     counts = [1 + len(item.subclasses) for item in classes]
     by_words = config.background.name in BY_WORDS
@@ -90,15 +90,20 @@ def describe_classes(
         words = other_words(config.background.words, names, resolver.same_class)
     rows_sd = encoder.encode_text([*names, *words])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
-    evidence_cne = descriptors_cnd
+    membership_ce = None
     if isinstance(encoder, EvidenceEncoder):
-        evidence_cne, _ = pad_sets(encoder.encode_evidence(names), counts)
+        membership_ce = encoder.encode_membership(
+            [
+                ClassNames(item.name, resolver.aliases(item.name), item.subclasses)
+                for item in classes
+            ]
+        )
     return Vocabulary(
         update.version,
         tuple(classes),
         descriptors_cnd,
         members_cn,
-        evidence_cne,
+        membership_ce,
         words,
         rows_sd[len(names) :] if by_words else None,
     )

@@ -25,13 +25,26 @@ class ImageFeatures(NamedTuple):
         keep_length: the length of a patch counts, so it isn't normalised before the product with a
             descriptor: means of unit features over overlapping windows give mean cosines as they
             are, and a classifier's features are short where it sees no object.
-        evidence_e: what the image as a whole shows, of an EvidenceEncoder; (e,) float32.
+        evidence_e: how far the image shows each thing an EvidenceEncoder knows; (e,) float32.
     """
 
     patches_hwd: torch.Tensor
     pooled_d: torch.Tensor
     keep_length: bool = False
     evidence_e: torch.Tensor | None = None
+
+
+class ClassNames(NamedTuple):
+    """What a class is called, and what it is a class of."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    subclasses: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The name, its aliases and its subclasses."""
+        return (self.name, *self.aliases, *self.subclasses)
 
 
 class Encoder(Protocol):
@@ -53,10 +66,10 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class EvidenceEncoder(Encoder, Protocol):
-    """An encoder that tells what is in an image by more than the product of two descriptors."""
+    """An encoder that knows some things by name, and how far an image shows each of them."""
 
-    def encode_evidence(self, names: Sequence[str]) -> torch.Tensor:
-        """Encode names into (n, e) float32: the product with `evidence_e` is a name's presence."""
+    def encode_membership(self, classes: Sequence[ClassNames]) -> torch.Tensor:
+        """Encode classes into (c, e) float32 from 0 to 1: which of these things show a class."""
         ...
 
 

@@ -24,18 +24,34 @@ class Candidates(NamedTuple):
     valid_k: torch.Tensor
 
 
+def evidence_scores(evidence_e: torch.Tensor, membership_ce: torch.Tensor) -> torch.Tensor:
+    """Score how strongly an image shows each class by the things it shows.
+
+    s_c = sqrt(sum over e of (M_ce G_e)^2): P(c) = sum of P(c | e) P(e) but for the exponent, since
+    a plain sum lets many things that are hardly there collect what one that is there has.
+
+    Args:
+        evidence_e: (e,), G, an EvidenceEncoder's of the image.
+        membership_ce: (c, e), M, its of the classes.
+
+    Returns:
+        (c,) scores.
+    """
+    return (membership_ce.square() @ evidence_e.square()).sqrt()
+
+
 def presence_scores(
-    image_e: torch.Tensor,
-    evidence_cne: torch.Tensor,
+    pooled_d: torch.Tensor,
+    descriptors_cnd: torch.Tensor,
     members_cn: torch.Tensor,
     config: GateConfig,
 ) -> torch.Tensor:
-    """Score how strongly the image as a whole shows each class.
+    """Score how strongly the image as a whole resembles each class.
 
     Args:
-        image_e: (e,), the image descriptor v of length 1, or an EvidenceEncoder's evidence.
-        evidence_cne: (c, n, e), the descriptors of length 1 of the class's own name (n = 0) and
-            its subclasses, or an EvidenceEncoder's evidence of them.
+        pooled_d: (d,), the image descriptor v of length 1.
+        descriptors_cnd: (c, n, d), of length 1, of the class's own name (n = 0) and its
+            subclasses.
         members_cn: (c, n) bool, False where a row is padding.
         config: evidence `superclass` is v . t of the class's own name (SimSeg), `mean` and `max`
             are over the name and the subclasses.
@@ -46,8 +62,8 @@ def presence_scores(
     import torch
 
     if config.evidence == 'superclass':
-        return evidence_cne[:, 0] @ image_e
-    scores_cn = evidence_cne @ image_e
+        return descriptors_cnd[:, 0] @ pooled_d
+    scores_cn = descriptors_cnd @ pooled_d
     if config.evidence == 'max':
         return scores_cn.masked_fill(~members_cn, -torch.inf).amax(dim=-1)
     return scores_cn.masked_fill(~members_cn, 0.0).sum(dim=-1) / members_cn.sum(dim=-1)

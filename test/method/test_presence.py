@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llmseg_ros.config import GateConfig
-from llmseg_ros.method.presence import presence_scores, select_candidates
+from llmseg_ros.method.presence import evidence_scores, presence_scores, select_candidates
 
 
 def passing(scores, config):
@@ -62,6 +62,19 @@ def test_scores(evidence, expected):
         torch.tensor([0.6, 0.8]), descriptors, members, GateConfig(evidence=evidence)
     )
     torch.testing.assert_close(scores, torch.tensor(expected))
+
+
+def test_evidence_is_added_up_by_squares():
+    membership = torch.tensor([[1.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    scores = evidence_scores(torch.tensor([0.6, 0.8, 0.9]), membership)
+    torch.testing.assert_close(scores, torch.tensor([1.0, 0.3, 0.0]))
+
+
+def test_what_is_hardly_there_a_hundred_times_is_less_than_one_thing_that_is():
+    membership = torch.zeros(2, 101)
+    membership[0, :100], membership[1, 100] = 1, 1
+    evidence = torch.tensor([0.01] * 100 + [0.5])
+    torch.testing.assert_close(evidence_scores(evidence, membership), torch.tensor([0.1, 0.5]))
 
 
 @pytest.mark.parametrize(
