@@ -229,6 +229,12 @@ class BackgroundConfig:
         low=0.1,
         high=1000.0,
     )
+    rivals: int = setting(
+        10,
+        'threshold, with imagenet: how many other things the image shows compete; 0: none',
+        low=0,
+        high=1000,
+    )
     probability: float = setting(
         0.1, 'probability: of the best class, below which is background', low=0.0, high=1.0
     )

@@ -30,6 +30,7 @@ from llmseg_ros.method.presence import (
     select_candidates,
 )
 from llmseg_ros.method.refine import available_refiner, refine
+from llmseg_ros.method.rivals import rival_map
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
 from llmseg_ros.segmentation import ClassResult, Segmentation
@@ -208,7 +209,7 @@ class Segmenter:
             stages = config.fusion, config.background
             logits_khw = shared.once(
                 ('fuse', *gate, *stages),
-                lambda: fuse_candidates(features, vocabulary, candidates, *stages),
+                lambda: fuse_candidates(features, vocabulary, scores_c, candidates, *stages),
             )
             clock.lap('fuse')
             logits_khw = shared.first_equal(logits_khw)  # fusions differ only with subclasses
@@ -250,8 +251,8 @@ def find_candidates(
     """Return (c,) scores of the classes in the image as a whole, and those that pass the gate."""
     import torch
 
-    if features.evidence_e is not None and vocabulary.membership_ce is not None:
-        scores_c = evidence_scores(features.evidence_e, vocabulary.membership_ce)
+    if features.evidence_e is not None and vocabulary.things is not None:
+        scores_c = evidence_scores(features.evidence_e, vocabulary.things.membership_ce)
     else:
         pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
         sets = vocabulary.descriptors_cnd, vocabulary.members_cn
@@ -263,6 +264,7 @@ def find_candidates(
 def fuse_candidates(
     features: ImageFeatures,
     vocabulary: Vocabulary,
+    scores_c: torch.Tensor,
     candidates: Candidates,
     fusion: FusionConfig,
     background: BackgroundConfig,
@@ -281,7 +283,13 @@ def fuse_candidates(
     fuse = class_probabilities if background.name in BY_PROBABILITY else class_maps
     names = describe_candidates(vocabulary, candidates, background)
     maps_hwk = fuse(patches_hwd, pooled_d, *names, fusion)
-    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+    rivals_hw = None
+    evidence_e, things = features.evidence_e, vocabulary.things
+    if background.rivals and evidence_e is not None and things is not None:
+        rivals_hw = rival_map(
+            patches_hwd, evidence_e, scores_c, things, candidates, background.rivals
+        )
+    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background, rivals_hw)
 
 
 def held_classes(

@@ -10,6 +10,7 @@ from llmseg_ros.classes import ClassUpdate, clean_name
 from llmseg_ros.config import ConfigError, SegmenterConfig
 from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
+from llmseg_ros.method.rivals import Things, relate_things
 from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 
@@ -43,7 +44,7 @@ class Vocabulary:
         classes: in the order asked for.
         descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
         members_cn: (c, n) bool, False where a descriptor is padding.
-        membership_ce: (c, e), of an EvidenceEncoder; None of others.
+        things: what an EvidenceEncoder knows; None of others.
         words: for background, where the configuration tells it by words.
         words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
     """
@@ -52,7 +53,7 @@ class Vocabulary:
     classes: tuple[VocabularyClass, ...]
     descriptors_cnd: torch.Tensor
     members_cn: torch.Tensor
-    membership_ce: torch.Tensor | None = None
+    things: Things | None = None
     words: tuple[str, ...] = ()
     words_bd: torch.Tensor | None = None
 
@@ -90,20 +91,18 @@ def describe_classes(
         words = other_words(config.background.words, names, resolver.same_class)
     rows_sd = encoder.encode_text([*names, *words])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
-    membership_ce = None
+    things = None
     if isinstance(encoder, EvidenceEncoder):
-        membership_ce = encoder.encode_membership(
-            [
-                ClassNames(item.name, resolver.aliases(item.name), item.subclasses)
-                for item in classes
-            ]
-        )
+        called = [
+            ClassNames(item.name, resolver.aliases(item.name), item.subclasses) for item in classes
+        ]
+        things = relate_things(encoder.encode_membership(called), encoder.things_ed)
     return Vocabulary(
         update.version,
         tuple(classes),
         descriptors_cnd,
         members_cn,
-        membership_ce,
+        things,
         words,
         rows_sd[len(names) :] if by_words else None,
     )

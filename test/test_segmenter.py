@@ -175,7 +175,7 @@ def published_labels(features, vocabulary, rgb):
     import pydensecrf.densecrf
 
     descriptors = vocabulary.descriptors_cnd.double().numpy()
-    membership = vocabulary.membership_ce.double().numpy()
+    membership = vocabulary.things.membership_ce.double().numpy()
     v = features.pooled_d.double().numpy()
     v /= np.linalg.norm(v)
     scores = np.sqrt(((membership * features.evidence_e.double().numpy()) ** 2).sum(axis=1))

@@ -68,6 +68,9 @@ class Encoder(Protocol):
 class EvidenceEncoder(Encoder, Protocol):
     """An encoder that knows some things by name, and how far an image shows each of them."""
 
+    things_ed: torch.Tensor
+    """Descriptors of these things, (e, d) float32, rows of length 1."""
+
     def encode_membership(self, classes: Sequence[ClassNames]) -> torch.Tensor:
         """Encode classes into (c, e) float32 from 0 to 1: which of these things show a class."""
         ...

@@ -68,6 +68,7 @@ class ImageNetEncoder:
         self._weights_kd = self._network._fc.weight
         self._bias_k = self._network._fc.bias
         self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
+        self.things_ed = torch.nn.functional.normalize(self._centred_kd, dim=-1)
         self._sentences = SentenceEncoder(device)
         names = imagenet_names()
         split = [synonyms(name) for name in names]
