@@ -195,15 +195,16 @@ class GateConfig:
     margin: float = setting(0.02, 'simseg below 3 classes: distance to the best', low=0.0, high=2.0)
     share: float = setting(0.3, 'share: least part of the best score', low=0.0, high=1.0)
     minimum: float = setting(
-        0.05,
+        0.03,
         'share: least score of all, so that an image may show none of the classes',
         low=0.0,
         high=2.0,
     )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
     hysteresis: float = setting(
-        0.0,
-        'part by which the gate is lower for a class that passed in the frame before; 0: off',
+        0.5,
+        'in a stream: part by which the gate is lower for a class that passed in the frame before, '
+        'and half by which that of share is higher for another; 0: off',
         low=0.0,
         high=1.0,
     )
@@ -229,11 +230,11 @@ class BackgroundConfig:
         low=0.1,
         high=1000.0,
     )
-    rivals: int = setting(
-        10,
-        'threshold, with imagenet: how many other things the image shows compete; 0: none',
-        low=0,
-        high=1000,
+    rivals: float = setting(
+        0.8,
+        'threshold, with imagenet: how strongly what else the image shows competes; 0: not at all',
+        low=0.0,
+        high=1.0,
     )
     probability: float = setting(
         0.1, 'probability: of the best class, below which is background', low=0.0, high=1.0

@@ -80,8 +80,9 @@ def select_candidates(
             scores (SimSeg's published code; Sun et al. use it unchanged), and below 3 classes,
             where a deviation says nothing, those within `margin` of the best. `share` keeps those
             that reach `share` of the best score and `minimum`. `none` lets all classes compete.
-            `hysteresis` lowers the threshold by this part of it for the classes of `held_c`.
-        held_c: (c,) bool, the classes that passed in the frame before.
+            `hysteresis` lowers the threshold by this part of it for the classes of `held_c`;
+            that of `share` rises by half of it for the others.
+        held_c: (c,) bool, the classes that passed in the frame before; None: there is none.
 
     Returns:
         The candidates; `none` returns all classes, the others at most `max_candidates`.
@@ -93,15 +94,17 @@ def select_candidates(
         return Candidates(order_c, torch.ones_like(order_c, dtype=torch.bool))
     count = min(config.max_candidates, len(scores_c))
     best_k, index_k = scores_c.topk(count)
+    rise = 1.0 if held_c is None else 1 + config.hysteresis / 2
     if config.name == 'share':
         threshold = (config.share * best_k[0]).clamp(min=config.minimum)
+        entry = (min(1.0, rise * config.share) * best_k[0]).clamp(min=rise * config.minimum)
     elif len(scores_c) < MIN_SCORES_FOR_STD:
-        threshold = best_k[0] - config.margin
+        threshold = entry = best_k[0] - config.margin
     else:
         top = scores_c.topk(min(config.top_k, len(scores_c))).values
-        threshold = top.mean() + top.std()
+        threshold = entry = top.mean() + top.std()
     # Sorted, so stopping at the first below the threshold is the same as comparing each.
-    valid_k = best_k >= threshold
+    valid_k = best_k >= entry
     if held_c is not None:
         lower = threshold - config.hysteresis * threshold.abs()
         valid_k |= held_c[index_k] & (best_k >= lower)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LEAST_MEMBERSHIP = 0.01  # what shows a class by so much is no rival of it
 LEAST_LIKENESS = 0.3  # nor is what has a descriptor so near to that of a member
+MOST_RIVALS = 10  # of one image; weaker ones have next to no weight
 EPSILON = 1e-6
 
 
@@ -48,13 +49,13 @@ def rival_map(
     scores_c: torch.Tensor,
     things: Things,
     candidates: Candidates,
-    count: int,
+    strength: float,
 ) -> torch.Tensor:
     """Return how much each patch shows of the things beside the candidates.
 
-    Of the things that are rivals of every candidate the `count` with the most evidence take part,
-    thing k with w_k (x . t_k), w_k = min(1, G_k / s) for the score s of the best candidate: who
-    sees a wall in a picture of a chair need not see it in every patch of the chair.
+    Of the things that are rivals of every candidate the MOST_RIVALS with the most evidence take
+    part, thing k with strength w_k (x . t_k), w_k = min(1, G_k / s) for the score s of the best
+    candidate: what the image hardly shows says little about a patch that looks like it.
 
     Args:
         patches_hwd: (h, w, d), as they are compared with the candidates.
@@ -62,14 +63,14 @@ def rival_map(
         scores_c: (c,), of the classes.
         things: in the vocabulary.
         candidates: the strongest first.
-        count: at least 1.
+        strength: 0 to 1.
 
     Returns:
         (h, w), the largest of the rivals' values at a patch, 0 where they are negative.
     """
     others_ke = things.rivals_ce[candidates.index_k] | ~candidates.valid_k[:, None]
     evidence_e = evidence_e * others_ke.all(dim=0)
-    evidence_n, index_n = evidence_e.topk(min(count, len(evidence_e)))
+    evidence_n, index_n = evidence_e.topk(min(MOST_RIVALS, len(evidence_e)))
     weights_n = (evidence_n / scores_c[candidates.index_k[0]].clamp(min=EPSILON)).clamp(max=1)
     maps_hwn = patches_hwd @ things.descriptors_ed[index_n].T
-    return (maps_hwn * weights_n).amax(dim=-1).clamp(min=0)
+    return strength * (maps_hwn * weights_n).amax(dim=-1).clamp(min=0)
