@@ -13,8 +13,14 @@ from llmseg_ros.method.background import BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps
 from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names
 from llmseg_ros.method.patches import average_windows, whole_axis
-from llmseg_ros.method.presence import Candidates, presence_scores, select_candidates
+from llmseg_ros.method.presence import (
+    Candidates,
+    evidence_scores,
+    presence_scores,
+    select_candidates,
+)
 from llmseg_ros.method.refine import Labels, refine, refine_names
+from llmseg_ros.method.rivals import rival_map
 from llmseg_ros.method.stages import Shared
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.vocabulary import Vocabulary
@@ -29,19 +35,30 @@ def find_candidates(
     gate: GateConfig,
     previous: Segmentation | None,
 ) -> tuple[torch.Tensor, Candidates]:
-    """Return (c,) scores of the classes in the image as a whole, and those that pass the gate."""
+    """Return (c,) scores of the classes in the image as a whole, and those that pass the gate.
+
+    Raises:
+        ValueError: background takes part in the gate and the vocabulary was made without.
+    """
     import torch
 
-    image_e = features.evidence_e
-    if image_e is None:
-        image_e = torch.nn.functional.normalize(features.pooled_d, dim=-1)
-    scores_c = presence_scores(image_e, vocabulary.evidence_cne, vocabulary.members_cn, gate)
+    pooled_d = torch.nn.functional.normalize(features.pooled_d, dim=-1)
+    evidence_e, things = features.evidence_e, vocabulary.things
+    if evidence_e is not None and things is not None:
+        scores_c = evidence_scores(evidence_e, things.membership_ce)
+    else:
+        sets = vocabulary.descriptors_cnd, vocabulary.members_cn
+        scores_c = presence_scores(pooled_d, *sets, gate)
     held_c = held_classes(vocabulary, previous, scores_c.device)
     if gate.name != 'simseg' or not gate.background:
         return scores_c, select_candidates(scores_c, gate, held_c)
-    if vocabulary.gate_background_e is None:
+    background_e = vocabulary.gate_background_e
+    if background_e is None:
         raise ValueError('gate.background needs a segmenter that is configured with it')
-    background_1 = (vocabulary.gate_background_e @ image_e)[None]
+    if evidence_e is not None and things is not None:
+        background_1 = evidence_scores(evidence_e, background_e[None])
+    else:
+        background_1 = (background_e @ pooled_d)[None]
     if held_c is not None:
         held_c = torch.nn.functional.pad(held_c, (1, 0))
     index_k, valid_k = select_candidates(torch.cat([background_1, scores_c]), gate, held_c)
@@ -51,7 +68,7 @@ def find_candidates(
 def fuse_candidates(
     features: ImageFeatures,
     vocabulary: Vocabulary,
-    gate: GateConfig,
+    scores_c: torch.Tensor,
     candidates: Candidates,
     fusion: FusionConfig,
     background: BackgroundConfig,
@@ -62,7 +79,13 @@ def fuse_candidates(
         patches_hwd = average_windows(patches_hwd, features.axes)
     names = describe_candidates(vocabulary, candidates)
     maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
-    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+    rivals_hw = None
+    evidence_e, things = features.evidence_e, vocabulary.things
+    if background.rivals and evidence_e is not None and things is not None:
+        rivals_hw = rival_map(
+            patches_hwd, evidence_e, scores_c, things, candidates, background.rivals
+        )
+    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background, rivals_hw)
 
 
 def compete_by_name(

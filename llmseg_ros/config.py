@@ -196,14 +196,15 @@ class GateConfig:
     )
     evidence: str = setting(
         'mean',
-        'score of a class: of its name, or the mean or the best over its name and subclasses',
+        'score of a class, but with imagenet: of its name, or the mean or the best over its name '
+        'and subclasses',
         ('superclass', 'mean', 'max'),
     )
     top_k: int = setting(10, 'simseg: how many scores make the threshold', low=1, high=1000)
     margin: float = setting(0.02, 'simseg below 3 classes: distance to the best', low=0.0, high=2.0)
-    share: float = setting(0.45, 'share: least part of the best score', low=0.0, high=1.0)
+    share: float = setting(0.3, 'share: least part of the best score', low=0.0, high=1.0)
     minimum: float = setting(
-        0.003,
+        0.03,
         'share: least score of all, so that an image may show none of the classes',
         low=0.0,
         high=2.0,
@@ -214,8 +215,9 @@ class GateConfig:
     )
     max_candidates: int = setting(5, 'classes that may appear in one image', low=1, high=1000)
     hysteresis: float = setting(
-        0.0,
-        'part by which the gate is lower for a class that passed in the frame before; 0: off',
+        0.5,
+        'in a stream: part by which the gate is lower for a class that passed in the frame before, '
+        'and half by which that of share is higher for another; 0: off',
         low=0.0,
         high=1.0,
     )
@@ -240,6 +242,12 @@ class BackgroundConfig:
         'threshold: sharpness of the label probabilities made of the maps',
         low=0.1,
         high=1000.0,
+    )
+    rivals: float = setting(
+        0.8,
+        'threshold, with imagenet: how strongly what else the image shows competes; 0: not at all',
+        low=0.0,
+        high=1.0,
     )
     probability: float = setting(
         0.1, 'probability: of the best class, below which is background', low=0.0, high=1.0

@@ -35,7 +35,9 @@ from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 from llmseg_ros.vocabulary import Vocabulary, describe_classes
 
 if TYPE_CHECKING:
-    pass
+    import torch
+
+    from llmseg_ros.method.name_logits import NameLogits
 
 
 class Segmenter:
@@ -206,12 +208,15 @@ class Segmenter:
             clock.lap('gate')
             stages = config.fusion, config.background
             by_name = config.background.name in BY_PROBABILITY
-            fuse = compete_by_name if by_name else fuse_candidates
             if by_name and config.gate.name == 'none':
                 candidates = order_by_size(vocabulary, candidates)
-            fused = shared.once(
-                ('fuse', *gate, *stages), lambda: fuse(features, *gate, candidates, *stages)
-            )
+
+            def fuse() -> torch.Tensor | NameLogits:
+                if by_name:
+                    return compete_by_name(features, *gate, candidates, *stages)
+                return fuse_candidates(features, vocabulary, scores_c, candidates, *stages)
+
+            fused = shared.once(('fuse', *gate, *stages), fuse)
             clock.lap('fuse')
             best_hw, confidence_hw = refine_fused(
                 fused, features, scores_c[candidates.index_k], rgb, gate, config, shared

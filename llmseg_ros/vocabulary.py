@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.classes import ClassUpdate, clean_name
 from llmseg_ros.config import ConfigError, SegmenterConfig
-from llmseg_ros.encoders.base import Encoder, EvidenceEncoder
+from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
+from llmseg_ros.method.rivals import Things, relate_things
 from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 
@@ -43,20 +44,21 @@ class Vocabulary:
         classes: in the order asked for.
         descriptors_cnd: (c, n, d), of length 1, the class's own name first, padded with zeros.
         members_cn: (c, n) bool, False where a descriptor is padding.
-        evidence_cne: (c, n, e), an EvidenceEncoder's evidence, else the descriptors.
         by_size: for each number of descriptors, the (g,) int64 indices of the classes that have so
             many, and that number.
+        things: what an EvidenceEncoder knows; None of others.
         words: for background, where the configuration tells it by words.
         words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
-        gate_background_e: (e,), evidence of the name for background in the gate; None without one.
+        gate_background_e: the descriptor of the name background in the gate, of an EvidenceEncoder
+            its membership; None without one.
     """
 
     version: int
     classes: tuple[VocabularyClass, ...]
     descriptors_cnd: torch.Tensor
     members_cn: torch.Tensor
-    evidence_cne: torch.Tensor
     by_size: tuple[tuple[torch.Tensor, int], ...] = ()
+    things: Things | None = None
     words: tuple[str, ...] = ()
     words_bd: torch.Tensor | None = None
     gate_background_e: torch.Tensor | None = None
@@ -86,7 +88,7 @@ def describe_classes(
     ]
     if not classes:
         empty = torch.zeros(0, 0, 0)
-        return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool(), empty)
+        return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool())
     names = [name for item in classes for name in (item.name, *item.subclasses)]
     counts = [1 + len(item.subclasses) for item in classes]
     by_words = config.background.name in BY_WORDS
@@ -99,21 +101,24 @@ def describe_classes(
     in_gate = ['background'] if config.gate.background else []
     rows_sd = encoder.encode_text([*names, *words, *in_gate])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
-    evidence_cne, gate_e = descriptors_cnd, rows_sd[len(names) + len(words) :]
+    things, gate_ge = None, rows_sd[len(names) + len(words) :]
     if isinstance(encoder, EvidenceEncoder):
-        evidence_se = encoder.encode_evidence([*names, *in_gate])
-        evidence_cne, _ = pad_sets(evidence_se[: len(names)], counts)
-        gate_e = evidence_se[len(names) :]
+        called = [
+            ClassNames(item.name, resolver.aliases(item.name), item.subclasses) for item in classes
+        ]
+        things = relate_things(encoder.encode_membership(called), encoder.things_ed)
+        if in_gate:
+            gate_ge = encoder.encode_membership([ClassNames(name) for name in in_gate])
     return Vocabulary(
         update.version,
         tuple(classes),
         descriptors_cnd,
         members_cn,
-        evidence_cne,
         group_by_size(counts, members_cn.device),
+        things,
         words,
         rows_sd[len(names) : len(names) + len(words)] if by_words else None,
-        gate_e[0] if in_gate else None,
+        gate_ge[0] if in_gate else None,
     )
 
 

@@ -156,9 +156,10 @@ def test_library_installed_without_ros_finds_its_configuration(tmp_path: Path) -
         'print(shipped_path("config/offline.yaml"))'
     )
     packages = next((tmp_path / 'here').glob('lib/python*/site-packages'))
-    page = 'llmseg_ros/reports/page'
-    pages = [{file.name for file in (root / page).iterdir()} for root in (copy, packages)]
-    assert pages[0] == pages[1] > {'report.html.j2'}
+    for folder, file in (('reports/page', 'report.html.j2'), ('encoders/wordnet', 'synsets.tsv')):
+        paths = [root / 'llmseg_ros' / folder for root in (copy, packages)]
+        files, there = ({path.name for path in root.iterdir()} for root in paths)
+        assert there == files > {file}
     command = [sys.executable, '-c', code, packages]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(found.stdout.strip()) == installed / 'offline.yaml'

@@ -176,10 +176,10 @@ def published_labels(features, vocabulary, rgb):
     import pydensecrf.densecrf
 
     descriptors = vocabulary.descriptors_cnd.double().numpy()
-    evidence = vocabulary.evidence_cne[:, 0].double().numpy()
+    membership = vocabulary.things.membership_ce.double().numpy()
     v = features.pooled_d.double().numpy()
     v /= np.linalg.norm(v)
-    scores = evidence @ features.evidence_e.double().numpy()
+    scores = np.sqrt(((membership * features.evidence_e.double().numpy()) ** 2).sum(axis=1))
     order = np.argsort(-scores)
     top = scores[order[:10]]
     threshold = top.mean() + top.std(ddof=1)

@@ -24,6 +24,7 @@ from llmseg_ros.cli.common import (
     waiting,
 )
 from llmseg_ros.cli.evaluate_boxes import evaluate_boxes
+from llmseg_ros.cli.evaluate_single import evaluate_single
 from llmseg_ros.cli.scoring import opened_scorer, score_all, score_into
 from llmseg_ros.cli.settings import parse_axes, read_settings
 from llmseg_ros.files import prepare_folder, write_json
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.datasets import Dataset
 
-SHARES = ('miou', 'boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
+SHARES = {
+    'miou': 'mIoU',
+    'boundary_iou': 'boundary IoU',
+    'pixel_accuracy': 'pixel acc.',
+    'mean_accuracy': 'mean acc.',
+    'frequency_weighted_iou': 'fw IoU',
+    'presence_ap': 'presence AP',
+}
 
 
 def evaluate(
@@ -77,6 +85,13 @@ def evaluate(
         typer.Option(
             '--boxes',
             help='The folder has images/ and boxes/ instead of labels: score where masks lie.',
+        ),
+    ] = False,
+    single: Annotated[
+        bool,
+        typer.Option(
+            '--single',
+            help='Score each class in a list of its own, as if nothing else were asked for.',
         ),
     ] = False,
     classes: Annotated[
@@ -156,6 +171,8 @@ def evaluate(
         raise typer.BadParameter('--resume and --shard need --report DIR')
     if dataset != 'folder' and (background != 'auto' or ignore is not None):
         raise typer.BadParameter('--background and --ignore are for --dataset folder')
+    if single and (boxes or axes or report or resume or shard or ray):
+        raise typer.BadParameter('--single goes with --json, the dataset and the settings only')
     if boxes:
         if axes or resume or shard or ids or ray or dataset != 'folder' or background != 'auto':
             raise typer.BadParameter('--boxes goes with --classes, --limit and the settings only')
@@ -173,6 +190,9 @@ def evaluate(
             )
         opened, settings = published_names(opened, dataset, settings, resolve_config(config))
     data = narrow_down(opened, classes, ids, limit)
+    if single:
+        evaluate_single(data, settings, workers, json)
+        return
     if report:
         prepare_folder(report)
     from llmseg_ros.evaluation.records import settings_of
@@ -269,14 +289,18 @@ def parse_shard(text: str) -> tuple[int, int]:
 def print_report(summary: dict[str, Any]) -> None:
     """Print a line per run, and the classes where there is one run."""
     runs = summary.get('runs', [summary])
-    columns = ['', 'mIoU', 'boundary IoU', 'pixel acc.', 'mean acc.', 'fw IoU', 'ms p50', 'ms p95']
+    columns = ['', *SHARES.values(), 'ms p50', 'ms p95']
     rows = []
     for run in runs:
         shares = (run[key] for key in SHARES)
         total = run['timing_ms']['total']
         rows.append([run['name'], *map(percent, shares), total['p50'], total['p95']])
     if len(runs) == 1:
-        print_table(('class', 'IoU'), [(k, percent(v)) for k, v in runs[0]['class_iou'].items()])
+        presence = runs[0]['class_presence_ap']
+        values = [
+            (k, percent(v), percent(presence.get(k))) for k, v in runs[0]['class_iou'].items()
+        ]
+        print_table(('class', 'IoU', 'presence AP'), values)
     print_table(columns, rows)
     print(
         f'{summary["dataset"]}, {summary["images"]} images, {len(summary["classes"])} classes; '

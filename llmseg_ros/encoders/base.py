@@ -27,7 +27,7 @@ class ImageFeatures(NamedTuple):
         pooled_d: (d,) float32, the global descriptor, NOT normalised.
         keep_length: the length of a patch counts, so it isn't normalised before the product with a
             descriptor: a classifier's features are short where it sees no object.
-        evidence_e: what the image as a whole shows, of an EvidenceEncoder; (e,) float32.
+        evidence_e: how far the image shows each thing an EvidenceEncoder knows; (e,) float32.
         axes: where the patches lie by rows and columns; None: they cover the image evenly.
         input_3hw: (3, H', W') float32, the pixels that were encoded, where a refiner may want them.
     """
@@ -38,6 +38,19 @@ class ImageFeatures(NamedTuple):
     evidence_e: torch.Tensor | None = None
     axes: tuple[PatchAxis, PatchAxis] | None = None
     input_3hw: torch.Tensor | None = None
+
+
+class ClassNames(NamedTuple):
+    """What a class is called, and what it is a class of."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    subclasses: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The name, its aliases and its subclasses."""
+        return (self.name, *self.aliases, *self.subclasses)
 
 
 class Encoder(Protocol):
@@ -59,10 +72,13 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class EvidenceEncoder(Encoder, Protocol):
-    """An encoder that tells what is in an image by more than the product of two descriptors."""
+    """An encoder that knows some things by name, and how far an image shows each of them."""
 
-    def encode_evidence(self, names: Sequence[str]) -> torch.Tensor:
-        """Encode names into (n, e) float32: the product with `evidence_e` is a name's presence."""
+    things_ed: torch.Tensor
+    """Descriptors of these things, (e, d) float32, rows of length 1."""
+
+    def encode_membership(self, classes: Sequence[ClassNames]) -> torch.Tensor:
+        """Encode classes into (c, e) float32 from 0 to 1: which of these things show a class."""
         ...
 
 

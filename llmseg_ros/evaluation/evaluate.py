@@ -29,9 +29,16 @@ MOST_UNSCORED = 3  # images segmented and not yet scored: what is kept in memory
 
 
 class Prediction(NamedTuple):
-    """What a variant makes of an image: (H, W) uint16 ids and wall time by stage."""
+    """What a variant makes of an image.
+
+    Attributes:
+        labels: (H, W) uint16 ids.
+        presence_c: (c,) how strongly it shows each class.
+        timings_ms: wall time by stage.
+    """
 
     labels: NDArray[np.uint16]
+    presence_c: NDArray[np.float64]
     timings_ms: Mapping[str, float]
 
 
@@ -42,11 +49,13 @@ class RunScore:
     Attributes:
         cells_k3: (k, 3) int64, the cells of the confusion matrix that aren't 0: true id,
             predicted id, pixels.
+        presence_c: (c,) float64, how strongly the image shows each class, six digits of each.
         boundaries_k3: (k, 3) int64: id, intersection and union of the boundaries in pixels.
         timings_ms: wall time by stage.
     """
 
     cells_k3: NDArray[np.int64]
+    presence_c: NDArray[np.float64]
     boundaries_k3: NDArray[np.int64]
     timings_ms: Mapping[str, float]
 
@@ -133,7 +142,8 @@ class Evaluator:
                 features, rgb, config=variant.config, shared=shared
             )
             timings_ms = {**result.timings_ms, 'encode': encode_ms}
-            predictions.append(Prediction(result.labels, timings_ms))
+            presence_c = np.array([float(f'{item.score:.6g}') for item in result.classes])
+            predictions.append(Prediction(result.labels, presence_c, timings_ms))
         return tuple(predictions)
 
     def score(
@@ -142,15 +152,17 @@ class Evaluator:
         """Compare what each variant makes of an image with its (H, W) true ids."""
         true_boundaries = class_boundaries(truth, truth != IGNORED)
         scored: list[tuple[NDArray[np.uint16], RunScore]] = []
-        for labels, timings_ms in predictions:
+        for labels, presence_c, timings_ms in predictions:
             same = (score for known, score in scored if np.array_equal(known, labels))
             if (score := next(same, None)) is not None:
-                scored.append((labels, replace(score, timings_ms=timings_ms)))
+                score = replace(score, presence_c=presence_c, timings_ms=timings_ms)
+                scored.append((labels, score))
                 continue
             confusion = confusion_matrix(truth, labels, len(self.dataset.names))
             boundaries = class_boundaries(labels, truth != IGNORED)
             overlaps_k3 = boundary_overlaps(true_boundaries, boundaries)
-            scored.append((labels, RunScore(cells_of(confusion), overlaps_k3, timings_ms)))
+            score = RunScore(cells_of(confusion), presence_c, overlaps_k3, timings_ms)
+            scored.append((labels, score))
         ignored = int(np.count_nonzero(truth == IGNORED))
         return ImageScores(image_id, tuple(score for _, score in scored), ignored)
 
@@ -176,6 +188,19 @@ def sum_boundaries(scores: Iterable[RunScore], count: int) -> Counts:
     for score in scores:
         overlaps[score.boundaries_k3[:, 0]] += score.boundaries_k3[:, 1:]
     return overlaps
+
+
+def presence_of(
+    scores: Sequence[RunScore], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (i, c) presence scores of `count` classes in images, and whether they are in truth.
+
+    A class of which an image has one true pixel is in it.
+    """
+    shown_ic = np.zeros((len(scores), 1 + count), bool)
+    for shown_c, score in zip(shown_ic, scores, strict=True):
+        shown_c[score.cells_k3[:, 0]] = True
+    return np.stack([score.presence_c for score in scores]), shown_ic[:, 1:]
 
 
 def score_images(

@@ -122,7 +122,23 @@ def boundary_iou(overlaps_n2: Counts, first: int = 0) -> float:
     return mean_of_present(ratio(overlaps_n2[:, 0], overlaps_n2[:, 1])[first:])
 
 
-def ratio(part: Counts | np.int64, whole: Counts | np.int64) -> NDArray[np.float64]:
+def average_precision(scores: NDArray[np.floating], shown: NDArray[np.bool_]) -> float:
+    """Return the mean over what is shown of the precision down to its score; NaN if nothing is.
+
+    As scikit-learn has it: equal scores count together.
+
+    Args:
+        scores: of any shape, those of classes in images.
+        shown: whether the image shows the class.
+    """
+    order = np.argsort(-scores, axis=None, kind='stable')
+    ordered, hits = scores.ravel()[order], shown.ravel()[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of equal scores
+    found = np.cumsum(hits)[last]
+    return float(ratio((np.diff(found, prepend=0) * ratio(found, last + 1)).sum(), found[-1]))
+
+
+def ratio(part: Counts | np.number, whole: Counts | np.number) -> NDArray[np.float64]:
     """Return part / whole, NaN where whole is 0."""
     parts, wholes = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(parts, wholes, out=np.full(parts.shape, np.nan), where=wholes > 0)

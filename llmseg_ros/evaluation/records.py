@@ -131,6 +131,7 @@ def to_record(image: ImageScores) -> str:
     runs = [
         {
             'cells': run.cells_k3.tolist(),
+            'presence': run.presence_c.tolist(),
             'boundaries': run.boundaries_k3.tolist(),
             'timings_ms': dict(run.timings_ms),
         }
@@ -144,6 +145,7 @@ def from_record(record: dict[str, Any]) -> ImageScores:
     runs = (
         RunScore(
             np.array(run['cells'], np.int64).reshape(-1, 3),
+            np.array(run['presence'], np.float64),
             np.array(run['boundaries'], np.int64).reshape(-1, 3),
             run['timings_ms'],
         )

@@ -17,7 +17,10 @@ ABSENT = -1e4  # the logit of a candidate that did not pass: finite, so that it 
 
 
 def label_logits(
-    maps_khw: torch.Tensor, valid_k: torch.Tensor, config: BackgroundConfig
+    maps_khw: torch.Tensor,
+    valid_k: torch.Tensor,
+    config: BackgroundConfig,
+    rivals_hw: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Put a background label before the candidates.
 
@@ -25,6 +28,7 @@ def label_logits(
         maps_khw: (k, h, w) similarities.
         valid_k: (k,) bool; the other candidates get ABSENT.
         config: what is background, `threshold` or `minmax`.
+        rivals_hw: (h, w), by `threshold` what the image shows beside the candidates.
 
     Returns:
         (k + 1, h, w); a softmax over the first axis gives label probabilities.
@@ -34,15 +38,18 @@ def label_logits(
     if config.name == 'minmax':
         logits_khw, background_hw = minmax_logits(maps_khw)
     else:
-        logits_khw, background_hw = threshold_logits(maps_khw, valid_k, config)
+        logits_khw, background_hw = threshold_logits(maps_khw, valid_k, config, rivals_hw)
     logits_khw = logits_khw.masked_fill(~valid_k[:, None, None], ABSENT)
     return torch.cat([background_hw[None], logits_khw])
 
 
 def threshold_logits(
-    maps_khw: torch.Tensor, valid_k: torch.Tensor, config: BackgroundConfig
+    maps_khw: torch.Tensor,
+    valid_k: torch.Tensor,
+    config: BackgroundConfig,
+    rivals_hw: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take for background what is below a share of the strongest map value.
+    """Take for background what is below a share of the strongest map value, or below its rivals.
 
     Negative similarity is evidence for background; maps are divided by the largest value of any
     valid candidate, so the threshold means the same for every encoder and image.
@@ -53,8 +60,11 @@ def threshold_logits(
     import torch
 
     maps_khw = maps_khw.masked_fill(~valid_k[:, None, None], 0.0).clamp(min=0.0)
-    logits_khw = config.scale * maps_khw / maps_khw.amax().clamp(min=EPSILON)
-    return logits_khw, torch.full_like(logits_khw[0], config.scale * config.threshold)
+    strongest = maps_khw.amax().clamp(min=EPSILON)
+    background_hw = torch.full_like(maps_khw[0], config.threshold)
+    if rivals_hw is not None:
+        background_hw = background_hw.maximum(rivals_hw / strongest)
+    return config.scale * maps_khw / strongest, config.scale * background_hw
 
 
 def minmax_logits(maps_khw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,18 +24,34 @@ class Candidates(NamedTuple):
     valid_k: torch.Tensor
 
 
+def evidence_scores(evidence_e: torch.Tensor, membership_ce: torch.Tensor) -> torch.Tensor:
+    """Score how strongly an image shows each class by the things it shows.
+
+    s_c = sqrt(sum over e of (M_ce G_e)^2): P(c) = sum of P(c | e) P(e) but for the exponent, since
+    a plain sum lets many things that are hardly there collect what one that is there has.
+
+    Args:
+        evidence_e: (e,), G, an EvidenceEncoder's of the image.
+        membership_ce: (c, e), M, its of the classes.
+
+    Returns:
+        (c,) scores.
+    """
+    return (membership_ce.square() @ evidence_e.square()).sqrt()
+
+
 def presence_scores(
-    image_e: torch.Tensor,
-    evidence_cne: torch.Tensor,
+    pooled_d: torch.Tensor,
+    descriptors_cnd: torch.Tensor,
     members_cn: torch.Tensor,
     config: GateConfig,
 ) -> torch.Tensor:
-    """Score how strongly the image as a whole shows each class.
+    """Score how strongly the image as a whole resembles each class.
 
     Args:
-        image_e: (e,), the image descriptor v of length 1, or an EvidenceEncoder's evidence.
-        evidence_cne: (c, n, e), the descriptors of length 1 of the class's own name (n = 0) and
-            its subclasses, or an EvidenceEncoder's evidence of them.
+        pooled_d: (d,), the image descriptor v of length 1.
+        descriptors_cnd: (c, n, d), of length 1, of the class's own name (n = 0) and its
+            subclasses.
         members_cn: (c, n) bool, False where a row is padding.
         config: evidence `superclass` is v . t of the class's own name (SimSeg), `mean` and `max`
             are over the name and the subclasses.
@@ -46,8 +62,8 @@ def presence_scores(
     import torch
 
     if config.evidence == 'superclass':
-        return evidence_cne[:, 0] @ image_e
-    scores_cn = evidence_cne @ image_e
+        return descriptors_cnd[:, 0] @ pooled_d
+    scores_cn = descriptors_cnd @ pooled_d
     if config.evidence == 'max':
         return scores_cn.masked_fill(~members_cn, -torch.inf).amax(dim=-1)
     return scores_cn.masked_fill(~members_cn, 0.0).sum(dim=-1) / members_cn.sum(dim=-1)
@@ -64,8 +80,9 @@ def select_candidates(
             scores (SimSeg's published code; Sun et al. use it unchanged), and below 3 classes,
             where a deviation says nothing, those within `margin` of the best. `share` keeps those
             that reach `share` of the best score and `minimum`. `none` lets all classes compete.
-            `hysteresis` lowers the threshold by this part of it for the classes of `held_c`.
-        held_c: (c,) bool, the classes that passed in the frame before.
+            `hysteresis` lowers the threshold by this part of it for the classes of `held_c`;
+            that of `share` rises by half of it for the others.
+        held_c: (c,) bool, the classes that passed in the frame before; None: there is none.
 
     Returns:
         The candidates; `none` returns all classes, the others at most `max_candidates`.
@@ -77,15 +94,17 @@ def select_candidates(
         return Candidates(order_c, torch.ones_like(order_c, dtype=torch.bool))
     count = min(config.max_candidates, len(scores_c))
     best_k, index_k = scores_c.topk(count)
+    rise = 1.0 if held_c is None else 1 + config.hysteresis / 2
     if config.name == 'share':
         threshold = (config.share * best_k[0]).clamp(min=config.minimum)
+        entry = (min(1.0, rise * config.share) * best_k[0]).clamp(min=rise * config.minimum)
     elif len(scores_c) < MIN_SCORES_FOR_STD:
-        threshold = best_k[0] - config.margin
+        threshold = entry = best_k[0] - config.margin
     else:
         top = scores_c.topk(min(config.top_k, len(scores_c))).values
-        threshold = top.mean() + top.std()
+        threshold = entry = top.mean() + top.std()
     # Sorted, so stopping at the first below the threshold is the same as comparing each.
-    valid_k = best_k >= threshold
+    valid_k = best_k >= entry
     if held_c is not None:
         lower = threshold - config.hysteresis * threshold.abs()
         valid_k |= held_c[index_k] & (best_k >= lower)

@@ -135,7 +135,11 @@ def evaluation_page(
         Section(
             'classes',
             'Classes',
-            tables=[tables.class_table(dataset.names, dataset.first_id, confusion)],
+            tables=[
+                tables.class_table(
+                    dataset.names, dataset.first_id, confusion, run['class_presence_ap']
+                )
+            ],
         ),
         confusion_section(dataset.names, confusion),
         Section(
@@ -163,6 +167,7 @@ def evaluation_page(
             ('boundary_iou', 'boundary IoU'),
             ('pixel_accuracy', 'pixel accuracy'),
             ('mean_accuracy', 'mean accuracy'),
+            ('presence_ap', 'presence AP'),
         )
     ]
     facts.append(time_fact(run['timing_ms'], 'image'))

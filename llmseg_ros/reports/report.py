@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from llmseg_ros.evaluation import boxes, metrics
 from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset
-from llmseg_ros.evaluation.evaluate import ImageScores, RunScore, Variant, sum_boundaries, sum_cells
+from llmseg_ros.evaluation.evaluate import (
+    ImageScores,
+    RunScore,
+    Variant,
+    presence_of,
+    sum_boundaries,
+    sum_cells,
+)
+from llmseg_ros.evaluation.single import SingleScores, single_iou
 from llmseg_ros.evaluation.versions import versions
 from llmseg_ros.files import replacing, write_json, writing
 
@@ -91,6 +99,10 @@ def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -
     overlaps = sum_boundaries(scores, len(dataset.names))
     first = dataset.first_id
     iou_n = metrics.class_iou(confusion)[first:].tolist()
+    presence_ic, shown_ic = presence_of(scores, len(dataset.classes))
+    presence_ap_c = [
+        metrics.average_precision(*pair) for pair in zip(presence_ic.T, shown_ic.T, strict=True)
+    ]
     return {
         'name': variant.name,
         'miou': number(metrics.mean_iou(confusion, first)),
@@ -98,7 +110,9 @@ def run_report(dataset: Dataset, variant: Variant, scores: Sequence[RunScore]) -
         'mean_accuracy': number(metrics.mean_accuracy(confusion)),
         'boundary_iou': number(metrics.boundary_iou(overlaps, first)),
         'frequency_weighted_iou': number(metrics.frequency_weighted_iou(confusion)),
+        'presence_ap': number(metrics.average_precision(presence_ic, shown_ic)),
         'class_iou': dict(zip(dataset.names[first:], map(number, iou_n), strict=True)),
+        'class_presence_ap': dict(zip(dataset.classes, map(number, presence_ap_c), strict=True)),
         'confusion': {'names': list(dataset.names), 'pixels': confusion.tolist()},
         'timing_ms': timing([score.timings_ms for score in scores]),
         'config': dataclasses.asdict(variant.config),
@@ -135,6 +149,26 @@ def boxes_report(
     report['timing_ms'] = timing(laps)
     report['config'] = dataclasses.asdict(segmenter.config)
     return report
+
+
+def single_report(
+    dataset: Dataset, segmenter: Segmenter, scores: Sequence[SingleScores]
+) -> dict[str, Any]:
+    """Sum up images scored one class at a time; the mean is over the classes that occur."""
+    pixels_c3 = np.sum([image.pixels_c3 for image in scores], axis=0)
+    iou_c = single_iou(pixels_c3)
+    return {
+        'dataset': dataset.name,
+        'images': len(scores),
+        'complete': len(scores) == len(dataset.samples),
+        'classes': list(dataset.classes),
+        'encoder': segmenter.encoder.name,
+        'versions': versions(),
+        'single_miou': number(metrics.mean_of_present(iou_c)),
+        'class_single_iou': dict(zip(dataset.classes, map(number, iou_c.tolist()), strict=True)),
+        'timing_ms': timing([image.timings_ms for image in scores]),
+        'config': dataclasses.asdict(segmenter.config),
+    }
 
 
 def timing(laps: Iterable[Any]) -> dict[str, dict[str, float]]:

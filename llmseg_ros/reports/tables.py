@@ -112,8 +112,13 @@ def class_cell(class_id: int, name: str) -> Cell:
     return Cell(name, colour=colour_of(class_id))
 
 
-def class_table(names: Sequence[str], first: int, confusion: Counts) -> Table:
-    """Return what holds for each class from id `first` on."""
+def class_table(
+    names: Sequence[str],
+    first: int,
+    confusion: Counts,
+    presence_ap: Mapping[str, float | None] | None = None,
+) -> Table:
+    """Return what holds for each class from id `first` on, with presence AP where it is known."""
     hits = np.diagonal(confusion)
     truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     iou_n, recall_n, precision_n = class_iou(confusion), ratio(hits, truth), ratio(hits, predicted)
@@ -124,6 +129,7 @@ def class_table(names: Sequence[str], first: int, confusion: Counts) -> Table:
             share_cell(iou_n[i], bar=True),
             share_cell(recall_n[i]),
             share_cell(precision_n[i]),
+            *([share_cell(presence_ap.get(names[i]))] if presence_ap else []),
             share_cell(float(ratio(truth[i], total))),
             share_cell(float(ratio(predicted[i], total))),
         ]
@@ -131,10 +137,16 @@ def class_table(names: Sequence[str], first: int, confusion: Counts) -> Table:
     ]
     return Table(
         'IoU by class',
-        ('class', 'IoU', 'recall', 'precision', 'share of truth', 'share of prediction'),
+        (
+            *('class', 'IoU', 'recall', 'precision'),
+            *(['presence AP'] if presence_ap else []),
+            *('share of truth', 'share of prediction'),
+        ),
         rows,
-        f'Recall is the share of the true pixels that are found, precision the share of the '
-        f'predicted ones that are right. {NONE} means that a class does not occur.',
+        'Recall is the share of the true pixels that are found, precision the share of the '
+        + 'predicted ones that are right. '
+        + ('Presence AP is the average precision of the images by score. ' if presence_ap else '')
+        + f'{NONE} means that a class does not occur.',
         'classes',
     )
 
@@ -343,12 +355,13 @@ def run_table(runs: Sequence[Mapping[str, Any]], configured: str) -> Table:
                 share_cell(run['pixel_accuracy']),
                 share_cell(run['mean_accuracy']),
                 share_cell(run['frequency_weighted_iou']),
+                share_cell(run['presence_ap']),
                 *(Cell(f'{total[key]:.0f}', total[key]) for key in ('p50', 'p95')),
             ]
         )
     differences = ('to best', 'to configured')
-    others = ('boundary IoU', 'pixel accuracy', 'mean accuracy', 'weighted IoU', 'ms p50', 'ms p95')
-    columns = (*axes, 'mark', 'mIoU', *differences, *others)
+    others = ('boundary IoU', 'pixel accuracy', 'mean accuracy', 'weighted IoU', 'presence AP')
+    columns = (*axes, 'mark', 'mIoU', *differences, *others, 'ms p50', 'ms p95')
     return Table('Runs', columns, rows, 'Differences are in percent points.')
 
 

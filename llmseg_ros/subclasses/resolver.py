@@ -94,6 +94,15 @@ class Resolver:
                 return Subclasses(names, 'pack')
         return self.answered(name) or Subclasses((), 'name')
 
+    def aliases(self, name: str) -> tuple[str, ...]:
+        """Return the other names that the first file with the class has for it."""
+        key = name_key(name)
+        for pack in self._packs:
+            if key in pack.keys:
+                own = pack.keys[key]
+                return tuple(other for other, of in pack.keys.items() if of == own and other != key)
+        return ()
+
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
         keys = name_key(name), name_key(other)

@@ -8,7 +8,7 @@ import torch
 from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
-from llmseg_ros.encoders.base import EncoderUnavailable, EvidenceEncoder
+from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, EvidenceEncoder
 from llmseg_ros.encoders.imagenet import ImageNetEncoder, SentenceEncoder, smooth
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
 from llmseg_ros.files import shipped_path
@@ -68,14 +68,43 @@ def test_dilation_halves_the_stride_and_keeps_the_verdict(encoder):
     assert features.patches_hwd.shape == (8, 12, 1280)
     best = imagenet_names()[int(features.evidence_e.argmax())]
     assert 'cat' in best or 'tabby' in best
-    assert float(features.evidence_e.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_evidence_is_the_mean_of_the_verdict_on_the_whole_and_on_the_surest_tenth(encoder):
+    """Written out in loops over names and patches."""
+    with torch.inference_mode():
+        features = encoder.encode_image(data.chelsea())
+    weights, bias = encoder._network._fc.weight.double(), encoder._network._fc.bias.double()
+
+    def verdict(x):
+        return torch.softmax(weights @ x.double() + bias, dim=0).tolist()
+
+    whole = verdict(features.pooled_d)
+    parts = [verdict(patch) for row in features.patches_hwd[::2] for patch in row[::2]]
+    assert len(parts) == 24
+    expected = []
+    for k in range(1000):
+        surest = sorted((part[k] for part in parts), reverse=True)[:2]
+        expected.append((whole[k] + sum(surest) / 2) / 2)
+    torch.testing.assert_close(
+        features.evidence_e.double(), torch.tensor(expected).double(), atol=1e-6, rtol=1e-3
+    )
+
+
+def test_a_class_is_shown_by_its_kinds(encoder):
+    rows = encoder.encode_membership(
+        [ClassNames('dog', subclasses=('beagle',)), ClassNames('zeppelin hangar')]
+    )
+    assert rows.shape == (2, 1000)
+    assert rows[0].sum() == 118
+    torch.testing.assert_close(rows[1], encoder.encode_resemblance(['zeppelin hangar'])[0])
 
 
 def test_names_are_described_by_the_imagenet_names_they_resemble(encoder):
-    evidence = encoder.encode_evidence(['tabby cat', 'espresso'])
+    resemblance = encoder.encode_resemblance(['tabby cat', 'espresso'])
     names = imagenet_names()
-    assert [names[i] for i in evidence.argmax(dim=1)] == ['tabby, tabby cat', 'espresso']
-    torch.testing.assert_close(evidence.sum(dim=1), torch.ones(2))
+    assert [names[i] for i in resemblance.argmax(dim=1)] == ['tabby, tabby cat', 'espresso']
+    torch.testing.assert_close(resemblance.sum(dim=1), torch.ones(2))
     descriptors = encoder.encode_text(['tabby cat', 'espresso', 'tabby cat'])
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(descriptors[0], descriptors[2])
@@ -91,18 +120,18 @@ def test_names_are_compared_with_the_whole_imagenet_name_and_its_nearest_synonym
         for name in names
     ]
     expected = (torch.tensor(cosines) / SMALL.temperature).softmax(dim=0)
-    evidence = encoder.encode_evidence(['rucksack'])[0]
-    torch.testing.assert_close(evidence, expected, atol=1e-5, rtol=1e-4)
-    assert synonyms(names[int(evidence.argmax())])[0] == 'backpack'
+    resemblance = encoder.encode_resemblance(['rucksack'])[0]
+    torch.testing.assert_close(resemblance, expected, atol=1e-5, rtol=1e-4)
+    assert synonyms(names[int(resemblance.argmax())])[0] == 'backpack'
 
 
 def test_a_sheep_is_no_sheepdog(encoder):
     names = imagenet_names()
     for name in ('sheep', 'merino sheep'):
-        evidence = encoder.encode_evidence([name])[0]
+        resemblance = encoder.encode_resemblance([name])[0]
         dogs = [k for k, other in enumerate(names) if 'sheepdog' in other]
-        assert evidence[dogs].sum() == 0
-    assert encoder.encode_evidence(['sheepdog'])[0][dogs].sum() > 0.9
+        assert resemblance[dogs].sum() == 0
+    assert encoder.encode_resemblance(['sheepdog'])[0][dogs].sum() > 0.9
 
 
 def test_names_that_resemble_nothing_are_told(encoder):

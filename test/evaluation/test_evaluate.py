@@ -56,6 +56,7 @@ def test_report_of_an_ablation(ablated: dict[str, Any]) -> None:
     for run in ablated['runs']:
         assert set(run) >= {
             *('dataset', 'images', 'classes', 'miou', 'pixel_accuracy', 'class_iou'),
+            *('presence_ap', 'class_presence_ap'),
             *('timing_ms', 'config', 'versions'),
         }
         assert set(run['timing_ms']) == {'encode', 'fuse', 'gate', 'refine', 'total'}
@@ -72,12 +73,14 @@ def test_ablation_equals_a_plain_loop(
         config = with_setting(config, *setting.split('='))
     classes = (photographs / 'classes.txt').read_text().split()[1:]
     segmenter = Segmenter(config, classes)
-    truths, predictions = [], []
+    truths, predictions, scores, shown = [], [], [], []
     for path in sorted((photographs / 'images').iterdir()):
         truth = np.asarray(Image.open(photographs / 'labels' / path.name))
         truths.append(truth[truth != 255])
-        labels = segmenter.segment(np.asarray(Image.open(path))).labels
-        predictions.append(labels[truth != 255])
+        result = segmenter.segment(np.asarray(Image.open(path)))
+        predictions.append(result.labels[truth != 255])
+        scores += [found.score for found in result.classes]
+        shown += [bool((truth == index).any()) for index in range(1, 4)]
     expected = sklearn.metrics.confusion_matrix(
         np.concatenate(truths), np.concatenate(predictions), labels=range(4)
     )
@@ -86,6 +89,8 @@ def test_ablation_equals_a_plain_loop(
     iou_n = np.diagonal(expected) / (expected.sum(0) + expected.sum(1) - np.diagonal(expected))
     assert run['class_iou']['cat'] == pytest.approx(iou_n[1], abs=1e-6)
     assert run['miou'] == pytest.approx(iou_n.mean(), abs=1e-6)
+    expected_ap = sklearn.metrics.average_precision_score(shown, scores)
+    assert run['presence_ap'] == pytest.approx(expected_ap, abs=1e-6)
 
 
 def test_every_image_is_encoded_once(
@@ -121,6 +126,23 @@ def test_classes_and_images_can_be_chosen(
     assert truth_pixels[2] > 0
 
 
+def test_one_class_at_a_time_equals_lists_of_one(
+    photographs: Path, fast_config: Path, tmp_path: Path
+) -> None:
+    arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
+    assert evaluate(*arguments, '--single', '--json', tmp_path / 'single.json') == 0
+    single = json.loads((tmp_path / 'single.json').read_text())
+    assert (single['images'], single['classes']) == (3, ['cat', 'cup', 'rocket'])
+    ious = []
+    for name in single['classes']:
+        one = tmp_path / f'{name}.json'
+        assert evaluate(*arguments, '--classes', name, '--json', one) == 0
+        ious.append(json.loads(one.read_text())['class_iou'][name])
+        assert single['class_single_iou'][name] == ious[-1]
+    assert single['single_miou'] == pytest.approx(np.mean(ious), abs=1e-6)
+    assert max(ious) > 0
+
+
 @pytest.mark.parametrize(
     ('arguments', 'code', 'message'),
     [
@@ -132,6 +154,8 @@ def test_classes_and_images_can_be_chosen(
         (['--dataset', 'voc', '--ignore', '0'], 2, 'are for --dataset folder'),
         (['--dataset', 'voc'], 1, 'val.txt with the image names of PASCAL VOC 2012'),
         (['--shard', '1/2'], 2, '--resume and --shard need --report DIR'),
+        (['--single', '--ablate', 'fusion'], 2, '--single goes with --json, the dataset and'),
+        (['--single', '--report', 'r'], 2, '--single goes with --json, the dataset and'),
         (['--encoder', 'dino'], 2, '--encoder takes imagenet, open_clip, simseg'),
         (['--classes', 'cat,dog'], 1, "has no class 'dog'; it has cat, cup, rocket"),
         (['--ids', 'missing.txt'], 1, 'expected missing.txt with image names'),

@@ -8,6 +8,7 @@ import sklearn.metrics
 
 from llmseg_ros.evaluation.metrics import (
     IGNORED,
+    average_precision,
     boundary_iou,
     boundary_overlaps,
     class_boundaries,
@@ -100,3 +101,20 @@ def test_boundaries_of_a_class_on_one_side() -> None:
     one = {1: np.ones((2, 2), np.bool_)}
     assert boundary_overlaps(one, {}).tolist() == [[1, 0, 4]]
     assert boundary_overlaps({}, {}).shape == (0, 3)
+
+
+def test_average_precision_by_hand() -> None:
+    # the best is shown, of the best three two, of all four three
+    scores, shown = np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, True])
+    assert average_precision(scores, shown) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    # equal scores count together: half of them are right
+    assert average_precision(np.zeros((2, 2)), np.array([[True, False]] * 2)) == 0.5
+    assert np.isnan(average_precision(scores, np.zeros(4, bool)))
+
+
+def test_average_precision_as_scikit_learn_has_it() -> None:
+    random = np.random.default_rng(1)
+    scores = random.random((40, 7)).round(2)
+    shown = random.random((40, 7)) < 0.3
+    expected = sklearn.metrics.average_precision_score(shown.ravel(), scores.ravel())
+    assert average_precision(scores, shown) == pytest.approx(expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llmseg_ros.config import GateConfig
-from llmseg_ros.method.presence import presence_scores, select_candidates
+from llmseg_ros.method.presence import evidence_scores, presence_scores, select_candidates
 
 
 def passing(scores, config):
@@ -64,14 +64,29 @@ def test_scores(evidence, expected):
     torch.testing.assert_close(scores, torch.tensor(expected))
 
 
+def test_evidence_is_added_up_by_squares():
+    membership = torch.tensor([[1.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    scores = evidence_scores(torch.tensor([0.6, 0.8, 0.9]), membership)
+    torch.testing.assert_close(scores, torch.tensor([1.0, 0.3, 0.0]))
+
+
+def test_what_is_hardly_there_a_hundred_times_is_less_than_one_thing_that_is():
+    membership = torch.zeros(2, 101)
+    membership[0, :100], membership[1, 100] = 1, 1
+    evidence = torch.tensor([0.01] * 100 + [0.5])
+    torch.testing.assert_close(evidence_scores(evidence, membership), torch.tensor([0.1, 0.5]))
+
+
 @pytest.mark.parametrize(
     ('gate', 'scores', 'settings', 'held', 'expected'),
     [
-        # from 0.3 on; with hysteresis from 0.24
+        # from 0.33 on; what is held from 0.24
         ('share', [0.6, 0.25, 0.25], {'share': 0.5}, [], [0]),
+        ('share', [0.6, 0.32, 0.34], {'share': 0.5}, [0], [0, 2]),
         ('share', [0.6, 0.25, 0.25], {'share': 0.5}, [2], [0, 2]),
         ('share', [0.6, 0.23, 0.25], {'share': 0.5}, [1], [0]),
-        # the least score of all is lower too: 0.1, then 0.08
+        # the least score of all is lower too, 0.08, or higher, 0.11
+        ('share', [0.105, 0.115], {'minimum': 0.1}, [], [1]),
         ('share', [0.09, 0.07], {'minimum': 0.1}, [0, 1], [0]),
         # mean 0.28, std 0.182: from 0.462 on; with hysteresis from 0.370
         ('simseg', [0.5, 0.1, 0.2, 0.45, 0.15], {}, [2, 3], [0, 3]),
@@ -87,7 +102,7 @@ def test_hysteresis(gate, scores, settings, held, expected):
     candidates = select_candidates(torch.tensor(scores), config, held_c)
     assert sorted(candidates.index_k[candidates.valid_k].tolist()) == expected
     # switched off, and for an image by itself, it changes nothing
-    off = GateConfig(gate, **settings)
+    off = GateConfig(gate, **{**settings, 'hysteresis': 0.0})
     alone = passing(scores, config)
     assert passing(scores, off) == alone
     held_off = select_candidates(torch.tensor(scores), off, held_c)
@@ -100,16 +115,21 @@ def written_out_gate(scores, config, held):
     best = scores[order[0]]
     top = [scores[c] for c in order[: config.top_k]]
     mean = sum(top) / len(top)
+    entry = None
     if config.name == 'share':
         threshold = max(config.share * best, config.minimum)
+        rise = 1 + config.hysteresis / 2
+        entry = max(min(config.share * rise, 1) * best, config.minimum * rise)
     elif len(scores) < 3:
         threshold = best - config.margin
     else:
         threshold = mean + (sum((s - mean) ** 2 for s in top) / (len(top) - 1)) ** 0.5
     passed = []
     for c in order[: config.max_candidates]:
-        lowered = threshold - config.hysteresis * abs(threshold) if c in held else threshold
-        if scores[c] >= lowered:
+        own = threshold if entry is None else entry
+        if c in held:
+            own = min(own, threshold - config.hysteresis * abs(threshold))
+        if scores[c] >= own:
             passed.append(c)
     return passed
 

@@ -55,7 +55,8 @@ def score(truth: Labels, labels: Labels, count: int, encode_ms: float) -> RunSco
         class_boundaries(truth, counted), class_boundaries(labels, counted)
     )
     cells = cells_of(confusion_matrix(truth, labels, count))
-    return RunScore(cells, overlaps, {'encode': encode_ms, 'fuse': 1.0})
+    presence = np.array([np.mean(labels == index) for index in range(1, count)])
+    return RunScore(cells, presence, overlaps, {'encode': encode_ms, 'fuse': 1.0})
 
 
 def make_dataset(classes: Sequence[str], name: str = f'set {HOSTILE}') -> Dataset:

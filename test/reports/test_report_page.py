@@ -124,12 +124,15 @@ def test_numbers_by_hand() -> None:
     ]
     summary = evaluation_report(dataset, variants, 'encoder', scores)
     confusion = np.array(summary['confusion']['pixels'])
-    rows = tables.class_table(dataset.names, 0, confusion).rows
+    # cat's scores are those of its pixels: 0.25 and 0.5 where it is shown both times
+    assert summary['class_presence_ap'] == {'cat': 1.0, 'cup': None}
+    presence_ap = summary['class_presence_ap']
+    rows = tables.class_table(dataset.names, 0, confusion, presence_ap).rows
     shown = [[cell.text for cell in row] for row in rows]
     assert shown == [
-        ['background', '87.5 %', '87.5 %', '100.0 %', '50.0 %', '43.8 %'],
-        ['cat', '87.5 %', '87.5 %', '100.0 %', '50.0 %', '43.8 %'],
-        ['cup', '0.0 %', tables.NONE, '0.0 %', '0.0 %', '12.5 %'],
+        ['background', '87.5 %', '87.5 %', '100.0 %', tables.NONE, '50.0 %', '43.8 %'],
+        ['cat', '87.5 %', '87.5 %', '100.0 %', '100.0 %', '50.0 %', '43.8 %'],
+        ['cup', '0.0 %', tables.NONE, '0.0 %', tables.NONE, '0.0 %', '12.5 %'],
     ]
     pairs = tables.confused_pairs(dataset.names, confusion).rows
     assert [[cell.text for cell in row] for row in pairs] == [
@@ -153,7 +156,13 @@ def test_numbers_by_hand() -> None:
 
 
 def run_of(name: str, miou: float | None, total: float) -> dict[str, object]:
-    keys = ('boundary_iou', 'pixel_accuracy', 'mean_accuracy', 'frequency_weighted_iou')
+    keys = (
+        'boundary_iou',
+        'pixel_accuracy',
+        'mean_accuracy',
+        'frequency_weighted_iou',
+        'presence_ap',
+    )
     return {
         'name': name,
         'miou': miou,
