@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 from llmseg_ros.evaluation.metrics import Counts
 from llmseg_ros.reports import tables
 from llmseg_ros.reports.charts import Chart, histogram, timeline
+from llmseg_ros.reports.confusion import (
+    Matrix,
+    confused_pairs,
+    confusion_matrix_cells,
+    confusion_table,
+)
 from llmseg_ros.reports.map_report import Cloud
 from llmseg_ros.reports.pictures import Shot
-from llmseg_ros.reports.tables import Matrix, Table
+from llmseg_ros.reports.tables import Table
 
 FOLDER = Path(__file__).parent / 'page'
 
@@ -69,12 +75,12 @@ class Section:
 
 def confusion_section(names: Sequence[str], confusion: Counts) -> Section:
     """Return the confusion matrix as a table, or where it is too large as a picture."""
-    table = tables.confusion_table(names, confusion)
+    table = confusion_table(names, confusion)
     return Section(
         'confusion',
         'Confusion',
-        tables=[t for t in (table, tables.confused_pairs(names, confusion)) if t and t.rows],
-        matrix=tables.confusion_matrix_cells(names, confusion),
+        tables=[t for t in (table, confused_pairs(names, confusion)) if t and t.rows],
+        matrix=confusion_matrix_cells(names, confusion),
     )
 
 

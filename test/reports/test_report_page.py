@@ -19,6 +19,7 @@ from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.evaluation.variants import make_variants, with_setting
 from llmseg_ros.reports import tables
 from llmseg_ros.reports.charts import MAX_BARS, histogram, timeline
+from llmseg_ros.reports.confusion import confused_pairs, confusion_table
 from llmseg_ros.reports.evaluation_page import (
     configured_variant,
     evaluation_page,
@@ -134,12 +135,12 @@ def test_numbers_by_hand() -> None:
         ['cat', '87.5 %', '87.5 %', '100.0 %', '100.0 %', '50.0 %', '43.8 %'],
         ['cup', '0.0 %', tables.NONE, '0.0 %', tables.NONE, '0.0 %', '12.5 %'],
     ]
-    pairs = tables.confused_pairs(dataset.names, confusion).rows
+    pairs = confused_pairs(dataset.names, confusion).rows
     assert [[cell.text for cell in row] for row in pairs] == [
         ['background', 'cup', '1', '12.5 %'],
         ['cat', 'cup', '1', '12.5 %'],
     ]
-    matrix = tables.confusion_table(dataset.names, confusion)
+    matrix = confusion_table(dataset.names, confusion)
     assert matrix is not None
     assert [[cell.text for cell in row] for row in matrix.rows] == [
         ['background', '88', '', '12'],
