@@ -108,6 +108,17 @@ def jpeg_extent(data: bytes) -> tuple[int, int, int]:
     raise BadImage(f'JPEG data of {len(data)} bytes is cut off')
 
 
+def check_jpeg_is_whole(data: bytes, pixels: NDArray[Any]) -> None:
+    """Check a JPEG that a decoder made pixels of, which may have filled up what is missing.
+
+    Raises:
+        BadImage: it is cut off.
+    """
+    *_, end = jpeg_extent(data)
+    if ran_out(data[:end], pixels):
+        raise BadImage(f'JPEG data of {len(data)} bytes is cut off')
+
+
 def ran_out(data: bytes, pixels: NDArray[Any]) -> bool:
     """Tell whether a JPEG's pixels ended before its end mark, which some drivers always write.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from llmseg_ros.decoding import AS_STORED
+from llmseg_ros.decoding import AS_STORED, BadImage, check_jpeg_is_whole
 from llmseg_ros.images import to_eight_bits
 
 IMAGE_SUFFIXES = frozenset(
@@ -45,7 +45,7 @@ def read_image_file(
         upright: turn it as its EXIF says.
 
     Raises:
-        ImageFileError: it does not open.
+        ImageFileError: it does not open, or is cut off.
     """
     with opened_image(path) as image:
         if image.mode == 'F':
@@ -56,6 +56,8 @@ def read_image_file(
             picture = Image.fromarray(to_eight_bits(colour_values(path), sixteen_bit))
         else:
             picture = image
+        if image.format in ('JPEG', 'MPO'):
+            check_jpeg_is_whole(path.read_bytes(), np.asarray(image))
         if upright and (turned := image.getexif().get(ORIENTATION)):
             picture.getexif()[ORIENTATION] = turned
             picture = ImageOps.exif_transpose(picture)
@@ -74,6 +76,8 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             yield image
     except (MemoryError, ImageFileError):
         raise
+    except BadImage as error:
+        raise ImageFileError(f'the image can not be used: {error}') from error
     except Image.UnidentifiedImageError as error:
         raise ImageFileError('this is not an image, or one of an unknown format') from error
     except Image.DecompressionBombError as error:

@@ -215,3 +215,21 @@ def test_a_gif_is_its_first_picture(tmp_path: Path) -> None:
     first, second = (Image.new('RGB', (8, 6), colour) for colour in ('red', 'blue'))
     first.save(tmp_path / 'x.gif', save_all=True, append_images=[second])
     assert (read_image_file(tmp_path / 'x.gif') == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize('after', [b'', b'\xff\xd9', bytes(2000)])
+def test_a_jpeg_file_that_is_cut_off_is_refused(tmp_path: Path, after: bytes) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'x.jpg')
+    data = (tmp_path / 'x.jpg').read_bytes()
+    (tmp_path / 'x.jpg').write_bytes(data[: len(data) * 2 // 3] + after)
+    with pytest.raises(ImageFileError, match='cut off|truncated'):
+        read_image_file(tmp_path / 'x.jpg')
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'MPO'])
+def test_bytes_after_a_jpeg_file_do_not_matter(tmp_path: Path, kind: str) -> None:
+    grey = Image.new('RGB', (64, 48), (128, 128, 128))
+    grey.save(tmp_path / 'x.jpg', kind)
+    (tmp_path / 'x.jpg').write_bytes((tmp_path / 'x.jpg').read_bytes() + b'tail' * 100)
+    assert (read_image_file(tmp_path / 'x.jpg') == 128).all()
