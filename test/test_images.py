@@ -251,9 +251,7 @@ def tiff(values: np.ndarray, **tags: int) -> bytes:
         packed = np.array(given, '<u4').tobytes()
         if len(given) > 1:
             packed, beside = (lists + len(beside)).to_bytes(4, 'little'), beside + packed
-        directory += (
-            number.to_bytes(2, 'little') + b'\4\0' + len(given).to_bytes(4, 'little') + packed
-        )
+        directory += struct.pack('<HHI', number, 4, len(given)) + packed
     return b'II*\0' + end.to_bytes(4, 'little') + planes.tobytes() + directory + bytes(4) + beside
 
 
