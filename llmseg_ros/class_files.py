@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,21 +14,26 @@ import yaml
 
 MAX_BYTES = 1_000_000
 WHAT_IT_IS = 'a class file has one name a line, or is YAML or JSON with a list of names'
-NAME_KEYS = ('names', 'classes', 'labels', 'categories', 'id2label')
+NAME_KEYS = ('names', 'classes', 'labels', 'categories', 'id2label', 'label2id')
 NAME_OF_ENTRY = ('name', 'display_name', 'label', 'readable')
 
 LEFT_OUT = re.compile(r'^\s*(#.*)?$\n?', re.MULTILINE)  # blank lines and comments
 YAML_START = re.compile(rf'---\s|-\s+\S|[\[{{]|(.*\n)*({"|".join(NAME_KEYS)})\s*:')
-TABLE_HEAD = re.compile(r'(class[_ ]?)?(id|idx|index|value)[\s,;:]+(class|label|(class[_ ]?)?name)')
-ID_AND_NAME = re.compile(r'(\d+)\s*[\s,;:=]\s*(.*\S)')
-WORDNET_ID_AND_NAME = re.compile(r'n\d{8}\s*[\s,;:=]\s*(.*\S)')
-NAME_AND_ID = re.compile(r'(.*\S)\s*[\s,;:=]\s*(\d+)')
+TABLE_HEAD = re.compile(r'(class[_ ]?)?(id|idx|index|value)[\s:]+(class|label|(class[_ ]?)?name)')
+NAME_COLUMN = re.compile(r'(class|label|display)?[_ ]?name')
+OTHER_NAME_COLUMN = re.compile(r'class|label|category')
+ID_COLUMN = re.compile(r'((class|label)[_ ]?)?(id|idx|index|value)')
+ID_AND_NAME = re.compile(r'(\d{1,9})(?:\s*[\s,;:=]\s*|[.)]\s+)(.*\S)')
+# of WordNet and Open Images
+NODE_AND_NAME = re.compile(r'(?:n\d{8}|/[mgtj]/\w+)\s*[\s,;:=]\s*(.*\S)')
+BULLET_AND_NAME = re.compile(r'[-*+•]\s+(.*\S)')
+NAME_AND_ID = re.compile(r'(.*\S)\s*[\s,;:=]\s*(\d{1,9})')
 CVAT_LINE = re.compile(r'([^:]+):\d+,\d+,\d+:[^:]*:[^:]*')  # name:colour:parts:actions
 TENSORFLOW_ITEM = re.compile(r'item\s*\{(.*?)\}', re.DOTALL)
-TENSORFLOW_FIELD = re.compile(r'\b(display_name|name|id)\s*:\s*["\']?(.*?)["\']?\s*$', re.MULTILINE)
+TENSORFLOW_FIELD = re.compile(r'\b(display_name|name|id)\s*:\s*(?:"(.*?)"|\'(.*?)\'|(\w+))')
 
 CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
-NO_NAME = re.compile(r'[{}\[\]=<>|\\]|^["\']|^\d+[\s,]+\d+\b|\d+[\s,]+\d+[\s,]+\d+$')
+NO_NAME = re.compile(r'[{}\[\]=<>|\\]|^["\']|^\d+[\s,]+\d+\b|^\d[\d.]*\s*,|\d+[\s,]+\d+[\s,]+\d+$')
 
 
 class ClassFileError(ValueError):
@@ -49,8 +56,10 @@ def read_class_file(path: Path) -> ClassFile:
     """Read a class file.
 
     It has a name a line, blank lines and those that begin with `#` aside; or `id name` or
-    `name id` lines; or one line of names with commas; or is a label map of CVAT or TensorFlow; or
-    YAML or JSON with a list, a map of ids and names, or one of these under a key such as `names`.
+    `name id` lines; or a table whose first line says where the names are; or one line of names
+    with commas; or is a label map of CVAT or TensorFlow; or YAML or JSON with a list, a map of ids
+    and names, or one of these under a key such as `names`. It is text in UTF-8, or in UTF-16 with
+    its mark, as Windows writes it.
 
     Raises:
         ClassFileError: it is something else, has no names, or is larger than 1 MB.
@@ -60,8 +69,9 @@ def read_class_file(path: Path) -> ClassFile:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ClassFileError(f'is larger than 1 MB; {WHAT_IT_IS}')
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode('utf-8-sig')
+        text = content.decode('utf-16' if wide else 'utf-8-sig')
     except UnicodeDecodeError as error:
         raise ClassFileError(f'is not UTF-8 text; {WHAT_IT_IS}') from error
     found = parse_class_file(text, path.suffix.lower())
@@ -81,8 +91,8 @@ def parse_class_file(text: str, suffix: str = '') -> ClassFile:
     if suffix in ('.yaml', '.yml') or YAML_START.match(LEFT_OUT.sub('', text)):
         return from_data(parsed(yaml.safe_load, text, 'YAML'))
     if items := TENSORFLOW_ITEM.findall(text):
-        fields = [dict(TENSORFLOW_FIELD.findall(item)) for item in items]
-        return from_data([{'id': as_id(item.get('id')), **item} for item in fields])
+        found = [TENSORFLOW_FIELD.findall(item) for item in items]
+        return from_data([{key: ''.join(values) for key, *values in item} for item in found])
     return from_lines([line.strip() for line in re.split('\r\n|\r|\n', LEFT_OUT.sub('', text))])
 
 
@@ -117,7 +127,11 @@ def from_data(data: Any) -> ClassFile:
             (number, name_in_entry(entry)) for number, entry in zip(numbers, data, strict=True)
         ]
     elif isinstance(data, Mapping):
-        pairs = [(number, name) for key, name in data.items() if (number := as_id(key)) is not None]
+        pairs = [
+            (number, name_in_entry(entry))
+            for key, entry in data.items()
+            if (number := as_id(key)) is not None
+        ]
         pairs = pairs or [(n, name) for name, key in data.items() if (n := as_id(key)) is not None]
         if len(pairs) < len(data):
             raise ClassFileError(f'has no list of names; {WHAT_IT_IS}')
@@ -144,7 +158,7 @@ def by_id(pairs: Iterable[tuple[int, Any]]) -> ClassFile:
 
 def as_id(value: Any) -> int | None:
     """Return a whole number, or the text of one, as YAML and JSON have it; else None."""
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and re.fullmatch(r'\d{1,9}', value):
         return int(value)
     return value if type(value) is int and value >= 0 else None
 
@@ -163,9 +177,11 @@ def from_lines(lines: Sequence[str]) -> ClassFile:
         ClassFileError: one has control characters, tabs beside ids aside, or what no name has.
     """
     lines = [line for line in lines if line]
-    if lines and TABLE_HEAD.fullmatch(lines[0].lower()):
-        lines = lines[1:]
-    found = without_ids(lines)
+    found = from_table(lines)
+    if found is None:
+        if lines and TABLE_HEAD.fullmatch(lines[0].lower()):
+            lines = lines[1:]
+        found = without_ids(lines)
     names = found.names
     if any(map(CONTROL.search, names)):
         raise ClassFileError(f'has control characters, it is a table or no text; {WHAT_IT_IS}')
@@ -178,6 +194,45 @@ def from_lines(lines: Sequence[str]) -> ClassFile:
     return found
 
 
+def from_table(lines: Sequence[str]) -> ClassFile | None:
+    """Return the names, and ids where it has them, of a table; None where it is none.
+
+    Its first line names its columns; these are apart by tabs, commas or semicolons.
+
+    Raises:
+        ClassFileError: a row has fewer columns, or an id that is no number from 0 on.
+    """
+    separator = next((mark for mark in '\t,;' if len(lines) > 1 and mark in lines[0]), '')
+    if not separator:
+        return None
+    try:
+        head, *rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    except csv.Error:
+        return None
+    columns = [column.strip().lower() for column in head]
+    column = column_named(NAME_COLUMN, columns)
+    column = column_named(OTHER_NAME_COLUMN, columns) if column is None else column
+    if column is None:
+        return None
+    if any(len(row) <= column for row in rows):
+        raise ClassFileError(f'has a row without a name; {WHAT_IT_IS}')
+    id_column = column_named(ID_COLUMN, columns)
+    if id_column is None:
+        return ClassFile([row[column] for row in rows], list(range(len(rows))))
+    pairs = []
+    for row in rows:
+        number = as_id(row[id_column].strip()) if id_column < len(row) else None
+        if number is None:
+            raise ClassFileError(f'has a row whose id is no number from 0 on; {WHAT_IT_IS}')
+        pairs.append((number, row[column]))
+    return by_id(pairs)
+
+
+def column_named(pattern: re.Pattern[str], columns: Sequence[str]) -> int | None:
+    """Return where the first column is whose name a pattern matches."""
+    return next((i for i, column in enumerate(columns) if pattern.fullmatch(column)), None)
+
+
 def without_ids(lines: Sequence[str]) -> ClassFile:
     """Return the names of lines that all have an id or a colour; else the lines.
 
@@ -188,7 +243,7 @@ def without_ids(lines: Sequence[str]) -> ClassFile:
         ClassFileError: all lines begin with numbers that are no such ids.
     """
     in_order = list(range(len(lines)))
-    for pattern in (CVAT_LINE, WORDNET_ID_AND_NAME):
+    for pattern in (CVAT_LINE, NODE_AND_NAME, BULLET_AND_NAME):
         if found := all_matching(pattern, lines):
             return ClassFile([line[1] for line in found], in_order)
     if found := all_matching(ID_AND_NAME, lines):

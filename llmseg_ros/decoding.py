@@ -15,6 +15,7 @@ from PIL import Image as PillowImage
 MAX_PIXELS = 1 << 25  # a header may announce more than memory holds
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 TIFF_HEADS = (b'II*\0', b'MM\0*')
+BITS_PER_SAMPLE, PLANES, APART = 258, 284, 2  # tags of TIFF, and a value of the second
 
 PNG_HEAD = b'\x89PNG\r\n\x1a\n'
 PNG_CHUNK_FRAME = 12  # bytes of a chunk beside its content: length, type, checksum
@@ -108,6 +109,17 @@ def jpeg_extent(data: bytes) -> tuple[int, int, int]:
     raise BadImage(f'JPEG data of {len(data)} bytes is cut off')
 
 
+def check_jpeg_is_whole(data: bytes, pixels: NDArray[Any]) -> None:
+    """Check a JPEG that a decoder made pixels of, which may have filled up what is missing.
+
+    Raises:
+        BadImage: it is cut off.
+    """
+    *_, end = jpeg_extent(data)
+    if ran_out(data[:end], pixels):
+        raise BadImage(f'JPEG data of {len(data)} bytes is cut off')
+
+
 def ran_out(data: bytes, pixels: NDArray[Any]) -> bool:
     """Tell whether a JPEG's pixels ended before its end mark, which some drivers always write.
 
@@ -149,12 +161,32 @@ def tiff_size(data: bytes) -> tuple[int, int]:
     """Return width and height of a TIFF; its parts may lie in any order, so it has no end.
 
     Raises:
+        BadImage: its colours would be mixed up.
         NotAnImage: its directory can't be read.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             with PillowImage.open(io.BytesIO(data), formats=('TIFF',)) as header:
+                check_tiff_colours(header)
                 return header.size
+    except BadImage:
+        raise
     except Exception as error:  # Pillow's parser raises what it runs into
         raise NotAnImage('the TIFF has no directory that can be read') from error
+
+
+def check_tiff_colours(image: PillowImage.Image) -> None:
+    """Check that the colours of a TIFF are read: of 16 bits in planes neither reader here is right.
+
+    Raises:
+        BadImage: they are not.
+    """
+    deep = 16 in tiff_tag(image, BITS_PER_SAMPLE)
+    if deep and tiff_tag(image, PLANES) == APART and len(image.getbands()) > 1:
+        raise BadImage('the TIFF has 16 bits a colour in planes: write the colours side by side')
+
+
+def tiff_tag(image: PillowImage.Image, number: int) -> Any:
+    """Return the value of a tag of a TIFF, an empty tuple where it has none."""
+    return image.tag_v2.get(number, ())  # type: ignore[attr-defined]

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from llmseg_ros.decoding import AS_STORED
+from llmseg_ros.decoding import (
+    AS_STORED,
+    BITS_PER_SAMPLE,
+    BadImage,
+    check_jpeg_is_whole,
+    check_tiff_colours,
+    tiff_tag,
+)
 from llmseg_ros.images import to_eight_bits
 
 IMAGE_SUFFIXES = frozenset(
@@ -19,7 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 SIXTEEN_BIT_GREY = ('I;16', 'I;16B', 'I;16L', 'I;16N', 'I')  # modes of Pillow
 ORIENTATION = 0x0112  # tag of EXIF
-BITS_PER_SAMPLE = 258  # tag of TIFF
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
 
 
 class ImageFileError(ValueError):
@@ -45,17 +52,21 @@ def read_image_file(
         upright: turn it as its EXIF says.
 
     Raises:
-        ImageFileError: it does not open.
+        ImageFileError: it does not open, or is cut off.
     """
     with opened_image(path) as image:
         if image.mode == 'F':
             raise ImageFileError('the image has float values, which are no picture')
+        if image.format == 'TIFF':
+            check_tiff_colours(image)
         if image.mode in SIXTEEN_BIT_GREY:
             picture = Image.fromarray(to_eight_bits(grey_values(image), sixteen_bit))
         elif sixteen_bit == 'stretch' and has_sixteen_bit_colours(image):
             picture = Image.fromarray(to_eight_bits(colour_values(path), sixteen_bit))
         else:
             picture = image
+        if image.format in ('JPEG', 'MPO'):
+            check_jpeg_is_whole(path.read_bytes(), np.asarray(image))
         if upright and (turned := image.getexif().get(ORIENTATION)):
             picture.getexif()[ORIENTATION] = turned
             picture = ImageOps.exif_transpose(picture)
@@ -74,6 +85,8 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             yield image
     except (MemoryError, ImageFileError):
         raise
+    except BadImage as error:
+        raise ImageFileError(f'the image can not be used: {error}') from error
     except Image.UnidentifiedImageError as error:
         raise ImageFileError('this is not an image, or one of an unknown format') from error
     except Image.DecompressionBombError as error:
@@ -93,13 +106,15 @@ def grey_values(image: Image.Image) -> NDArray[np.uint16]:
     values = np.asarray(image)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise ImageFileError('the image has values of more than 16 bits, which are no picture')
+    if image.format == 'TIFF' and tiff_tag(image, PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = 65535 - values
     return values.astype(np.uint16)
 
 
 def has_sixteen_bit_colours(image: Image.Image) -> bool:
     """Tell whether the file has 16 bits a colour, of which Pillow reads the high bytes."""
     if image.format == 'TIFF':
-        return 16 in image.tag_v2.get(BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
+        return 16 in tiff_tag(image, BITS_PER_SAMPLE)
     how_stored = [part.args for part in image.tile]  # type: ignore[attr-defined]
     if image.format == 'PNG':
         return any(str(mode).endswith(';16B') for mode in how_stored)

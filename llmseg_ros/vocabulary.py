@@ -106,7 +106,11 @@ def describe_classes(
         called = [
             ClassNames(item.name, resolver.aliases(item.name), item.subclasses) for item in classes
         ]
-        things = relate_things(encoder.encode_membership(called), encoder.things_ed)
+        membership_ce = encoder.encode_membership(called)
+        descriptors_cnd = describe_alone(
+            descriptors_cnd, members_cn, membership_ce, encoder.things_ed
+        )
+        things = relate_things(membership_ce, encoder.things_ed, descriptors_cnd)
         if in_gate:
             gate_ge = encoder.encode_membership([ClassNames(name) for name in in_gate])
     return Vocabulary(
@@ -120,6 +124,33 @@ def describe_classes(
         rows_sd[len(names) : len(names) + len(words)] if by_words else None,
         gate_ge[0] if in_gate else None,
     )
+
+
+def describe_alone(
+    descriptors_cnd: torch.Tensor,
+    members_cn: torch.Tensor,
+    membership_ce: torch.Tensor,
+    things_ed: torch.Tensor,
+) -> torch.Tensor:
+    """Describe a class without subclasses by the things that show it: norm(sum_e M_ce t_e).
+
+    Args:
+        descriptors_cnd: (c, n, d), of names, the class's own first.
+        members_cn: (c, n) bool, False where a descriptor is padding.
+        membership_ce: (c, e), M, of an EvidenceEncoder.
+        things_ed: (e, d), its descriptors of the things.
+
+    Returns:
+        (c, n, d), the others as they were.
+    """
+    import torch
+
+    described_cd = torch.nn.functional.normalize(membership_ce @ things_ed, dim=-1)
+    alone_c11 = (members_cn.sum(dim=1) == 1)[:, None, None]
+    own_cnd = torch.nn.functional.pad(
+        described_cd[:, None], (0, 0, 0, descriptors_cnd.shape[1] - 1)
+    )
+    return torch.where(alone_c11, own_cnd, descriptors_cnd)
 
 
 def without_harmful(

@@ -41,6 +41,22 @@ READ = {
         [0, 1],
     ),
     'TensorFlow': ('a.pbtxt', TENSORFLOW, [1, 10]),
+    'TensorFlow in lines': (
+        'a.pbtxt',
+        "item { id: 1 name: 'person' }\nitem {id:10, name:'traffic light',}\n",
+        [1, 10],
+    ),
+    'Open Images': ('a.csv', '/m/01g317,person\n/m/015qff,traffic light\n', [0, 1]),
+    'points': ('a.md', '* person\n* traffic light\n', [0, 1]),
+    'numbers and points': ('a.txt', '1. person\n2. traffic light\n', [1, 2]),
+    'Cityscapes': (
+        'a.csv',
+        'name,id,trainId,color\nperson,24,11,"220,20,60"\ntraffic light,27,12,"0,0,0"\n',
+        [24, 27],
+    ),
+    'ADE20K': ('a.txt', 'Idx\tRatio\tName\n1\t0.5\tperson\n2\t0.5\ttraffic light\n', [1, 2]),
+    'colours': ('a.csv', 'name,r,g,b\nperson,64,0,64\ntraffic light,192,0,128\n', [0, 1]),
+    'quotes': ('a.csv', '"Class";"ID"\n"person";"0"\n"traffic light";"1"\n', [0, 1]),
     'ultralytics': ('a.yaml', 'path: x\nnc: 2\nnames:\n  0: person\n  1: traffic light\n', [0, 1]),
     'out of order': ('a.yaml', 'names: {7: traffic light, 3: person}', [3, 7]),
     'ultralytics 5': ('a.yml', "train: x\nnames: ['person', 'traffic light']\n", [0, 1]),
@@ -57,6 +73,16 @@ READ = {
     'JSON list': ('a.json', '["person", "traffic light"]', [0, 1]),
     'JSON map': ('a.json', '{"1": "traffic light", "0": "person"}', [0, 1]),
     'Hugging Face': ('a.json', '{"id2label": {"0": "person", "1": "traffic light"}}', [0, 1]),
+    'the other way round': (
+        'a.json',
+        '{"model_type": "x", "label2id": {"traffic light": 1, "person": 0}}',
+        [0, 1],
+    ),
+    'entries by id': (
+        'a.json',
+        '{"0": {"name": "person"}, "1": {"name": "traffic light"}}',
+        [0, 1],
+    ),
     'COCO': (
         'a.json',
         '{"images": [], "categories": [{"id": 10, "name": "traffic light"},'
@@ -65,8 +91,10 @@ READ = {
     ),
 }
 REFUSED = {
-    'table': ('a.txt', 'Idx\tRatio\tName\n1\t0.5\twall\n2\t0.5\tfloor\n', 'control characters'),
-    'comma table': ('a.csv', 'Idx,Ratio,Name\n1,0.5,wall\n2,0.5,floor\n', 'not known'),
+    'table': ('a.txt', '1\t0.5\twall\n2\t0.5\tfloor\n', 'control characters'),
+    'comma table': ('a.csv', '1,0.5,wall\n2,0.5,floor\n', 'not known'),
+    'short row': ('a.csv', 'id,name\n1,wall\n2\n', 'a row without a name'),
+    'no class': ('a.csv', 'name,id\nroad,7\nlicense plate,-1\n', 'id is no number from 0 on'),
     'binary': ('a.txt', 'person\0\0\x01\n', 'control characters'),
     'one bad line': ('a.txt', 'person\nbicy\x1b[31mcle\n', 'control characters'),
     'colours': ('a.txt', '64 128 64 Animal\n192 0 128 Archway\n', 'not known'),
@@ -85,6 +113,7 @@ REFUSED = {
     'a switch': ('a.yaml', 'names: [yes, person]\n', 'True where a name is expected'),
     'no name': ('a.yaml', 'names: {0: person, 1: }\n', 'None where a name is expected'),
     'nested': ('a.json', '[["person"]]', 'where a name is expected'),
+    'a long id': ('a.json', '{"' + '9' * 5000 + '": "person"}', 'no list of names'),
     'id twice': ('a.json', '{"0": "person", "00": "bicycle"}', 'an id twice'),
     'deep': ('a.json', '[' * 100_000, 'no JSON'),
     'broken': ('a.yaml', 'names: [person', 'no YAML'),
@@ -103,6 +132,13 @@ def test_names_and_ids_are_read(tmp_path: Path, kind: str) -> None:
     assert read_class_file(write(tmp_path, name, text)) == (NAMES, ids)
 
 
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-8-sig'])
+def test_files_as_windows_writes_them(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / 'a.txt'
+    path.write_bytes('person\r\ntraffic light\r\n'.encode(encoding))
+    assert read_class_file(path).names == NAMES
+
+
 @pytest.mark.parametrize('kind', REFUSED)
 def test_other_files_are_refused_with_what_a_class_file_is(tmp_path: Path, kind: str) -> None:
     name, text, reason = REFUSED[kind]
@@ -118,6 +154,7 @@ def test_other_files_are_refused_with_what_a_class_file_is(tmp_path: Path, kind:
     [
         ['warm, soft sofa', 'cat'],
         ['2 liter bottle'],
+        ['1.5 liter bottle'],
         ['3d printer', 'cat'],
         ['gate 1', 'gate 2'],
         ['gate 2', 'hall 7'],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -215,3 +216,56 @@ def test_a_gif_is_its_first_picture(tmp_path: Path) -> None:
     first, second = (Image.new('RGB', (8, 6), colour) for colour in ('red', 'blue'))
     first.save(tmp_path / 'x.gif', save_all=True, append_images=[second])
     assert (read_image_file(tmp_path / 'x.gif') == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize('after', [b'', b'\xff\xd9', bytes(2000)])
+def test_a_jpeg_file_that_is_cut_off_is_refused(tmp_path: Path, after: bytes) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'x.jpg')
+    data = (tmp_path / 'x.jpg').read_bytes()
+    (tmp_path / 'x.jpg').write_bytes(data[: len(data) * 2 // 3] + after)
+    with pytest.raises(ImageFileError, match=r'cut off|truncated'):
+        read_image_file(tmp_path / 'x.jpg')
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'MPO'])
+def test_bytes_after_a_jpeg_file_do_not_matter(tmp_path: Path, kind: str) -> None:
+    grey = Image.new('RGB', (64, 48), (128, 128, 128))
+    grey.save(tmp_path / 'x.jpg', kind)
+    (tmp_path / 'x.jpg').write_bytes((tmp_path / 'x.jpg').read_bytes() + b'tail' * 100)
+    assert (read_image_file(tmp_path / 'x.jpg') == 128).all()
+
+
+def tiff(values: np.ndarray, **tags: int) -> bytes:
+    """Write (H, W) or (3, H, W) uint16 as a TIFF with one strip a plane."""
+    planes = values.reshape(-1, *values.shape[-2:]).astype('<u2')
+    count, height, width = planes.shape
+    strips = [8 + plane * width * height * 2 for plane in range(count)]
+    entries = {256: [width], 257: [height], 258: [16] * count, 259: [1], 262: [2], 273: strips}
+    entries |= {277: [count], 278: [height], 279: [width * height * 2] * count, 284: [2]}
+    entries |= {int(number): [value] for number, value in tags.items()}
+    end = 8 + planes.nbytes
+    lists = end + 2 + 12 * len(entries) + 4
+    directory, beside = len(entries).to_bytes(2, 'little'), b''
+    for number, given in sorted(entries.items()):
+        packed = np.array(given, '<u4').tobytes()
+        if len(given) > 1:
+            packed, beside = (lists + len(beside)).to_bytes(4, 'little'), beside + packed
+        directory += struct.pack('<HHI', number, 4, len(given)) + packed
+    return b'II*\0' + end.to_bytes(4, 'little') + planes.tobytes() + directory + bytes(4) + beside
+
+
+def test_a_grey_tiff_of_sixteen_bits_in_which_white_is_zero(tmp_path: Path) -> None:
+    values = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
+    (tmp_path / 'x.tif').write_bytes(tiff(values, **{'262': 0, '284': 1}))
+    grey = read_image_file(tmp_path / 'x.tif')[..., 0]
+    np.testing.assert_array_equal(grey, (65535 - values) >> 8)
+
+
+def test_a_tiff_with_planes_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
+    data = tiff(np.zeros((3, 8, 8), np.uint16))
+    (tmp_path / 'x.tif').write_bytes(data)
+    with pytest.raises(ImageFileError, match='in planes: write the colours side by side'):
+        read_image_file(tmp_path / 'x.tif')
+    with pytest.raises(BadImage, match='in planes: write the colours side by side'):
+        compressed_to_rgb(SimpleNamespace(format='tiff', data=data))

@@ -179,7 +179,9 @@ def published_labels(features, vocabulary, rgb):
     membership = vocabulary.things.membership_ce.double().numpy()
     v = features.pooled_d.double().numpy()
     v /= np.linalg.norm(v)
-    scores = np.sqrt(((membership * features.evidence_e.double().numpy()) ** 2).sum(axis=1))
+    in_gate = vocabulary.gate_background_e.double().numpy()  # row 0, which counts and has a place
+    rows = np.vstack([in_gate, membership])
+    scores = np.sqrt(((rows * features.evidence_e.double().numpy()) ** 2).sum(axis=1))
     order = np.argsort(-scores)
     top = scores[order[:10]]
     threshold = top.mean() + top.std(ddof=1)
@@ -190,9 +192,11 @@ def published_labels(features, vocabulary, rgb):
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     model_input = (np.float32(resized) / np.float32(255) - mean) / std
     small = ((model_input * std + mean) * np.float32(255)).astype(np.uint8)
-    votes = [np.zeros(rgb.shape[:2])] * (1 + len(scores))
-    for c in order[:5]:
-        if scores[c] < threshold:
+    votes = [np.zeros(rgb.shape[:2])] * len(scores)
+    for c in order[:5] - 1:
+        if c < 0:
+            continue
+        if scores[c + 1] < threshold:
             break
         rows = descriptors[c][vocabulary.members_cn[c].numpy()]
         rows = rows[1:] if len(rows) > 1 else rows
@@ -210,7 +214,7 @@ def published_labels(features, vocabulary, rgb):
         kernel = np.ones((7, 7), np.uint8)
         mask = cv2.erode(cv2.dilate(mask, kernel), kernel)
         mask = cv2.resize(mask, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        votes[1 + c] = mask * scores[c]
+        votes[1 + c] = mask * scores[c + 1]
     return np.stack(votes).argmax(axis=0)
 
 
@@ -219,9 +223,11 @@ def test_paper_preset_is_the_published_evaluation(segmenter, photo):
     """All stages after the encoder, pixel by pixel, on real features."""
     pytest.importorskip('pydensecrf.densecrf', reason='pydensecrf2 is not installed')
     rgb = np.ascontiguousarray(getattr(data, photo)()[:300, :400])
+    config = dataclasses.replace(PAPER, subclasses=segmenter.config.subclasses)
+    segmenter = Segmenter(config, CLASSES, encoder=segmenter.encoder)
     with torch.inference_mode():
         features = segmenter.encoder.encode_image(rgb)
-    result = segmenter.segment_features(features, rgb, config=PAPER)
+    result = segmenter.segment_features(features, rgb)
     expected = published_labels(features, segmenter.vocabulary, rgb)
     ids = np.array([0, *(item.id for item in segmenter.vocabulary.classes)])
     np.testing.assert_array_equal(result.labels, ids[expected])

@@ -189,6 +189,8 @@ def evaluate(
                 '--ablate subclasses; subclasses.file of the configuration is taken'
             )
         opened, settings = published_names(opened, dataset, settings, resolve_config(config))
+    elif published_papers(resolve_config(config)):
+        note(f'{config} has published settings: --names published takes its class names too')
     data = narrow_down(opened, classes, ids, limit)
     if single:
         evaluate_single(data, settings, workers, json)
@@ -240,12 +242,10 @@ def published_names(
         typer.BadParameter: the configuration is of no paper.
         DatasetError: the paper has no names for this dataset.
     """
-    from llmseg_ros.config import load_sections
     from llmseg_ros.evaluation.layouts import with_published_names
 
-    section = load_sections(config).get('evaluation')
-    papers = section.get('names') if isinstance(section, dict) else None
-    if not isinstance(papers, list) or not all(isinstance(paper, str) for paper in papers):
+    papers = published_papers(config)
+    if not papers:
         raise typer.BadParameter(
             '--names published takes the names from the configuration: choose one of '
             'config/published, or write evaluation: {names: [sclip]} into yours'
@@ -255,6 +255,17 @@ def published_names(
         with_published_names(opened, layout, papers),
         replace(settings, subclasses=subclasses),
     )
+
+
+def published_papers(config: Path) -> list[str]:
+    """Return the papers whose class names a configuration is for, none where it doesn't say."""
+    from llmseg_ros.config import load_sections
+
+    section = load_sections(config).get('evaluation')
+    papers = section.get('names') if isinstance(section, dict) else None
+    if not isinstance(papers, list) or not all(isinstance(paper, str) for paper in papers):
+        return []
+    return papers
 
 
 def narrow_down(dataset: Dataset, classes: str, ids: Path | None, limit: int | None) -> Dataset:

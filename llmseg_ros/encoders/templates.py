@@ -56,8 +56,8 @@ def _read_templates(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f'templates {str(path)!r}: expected imagenet, short, photo, {", ".join(PUBLISHED)} '
-            f'or a text file ({error})'
+            f'templates {str(path)!r}: expected imagenet, short, photo or a text file, or the '
+            f'published {" or ".join(PUBLISHED)} ({error})'
         ) from error
     templates = tuple(line.strip() for line in lines if line.strip())
     for template in templates:

@@ -172,6 +172,9 @@ def as_spelt(path: Path) -> Path:
 def with_published_names(dataset: Dataset, layout: str, papers: Sequence[str]) -> Dataset:
     """Describe the classes by the names published code has for them, in its spelling.
 
+    Pixels of COCO-Object without a label count as background then: the published conversions of its
+    labels, which follow GroupViT, have it so.
+
     Args:
         dataset: with all its classes.
         layout: its name in LAYOUTS.
@@ -193,7 +196,11 @@ def with_published_names(dataset: Dataset, layout: str, papers: Sequence[str]) -
     lines = read_lines(folder / paper / file, 'class names')
     names = [tuple(name.strip() for name in line.split(',')) for line in lines]
     synonyms = {first: others for first, *rest in names if (others := tuple(rest))}
-    return replace(dataset, classes=tuple(first for first, *_ in names), synonyms=synonyms)
+    classes = tuple(first for first, *_ in names)
+    id_of_value = dataset.id_of_value
+    if layout == 'coco-object':
+        id_of_value = np.where(id_of_value == IGNORED, np.uint16(BACKGROUND_ID), id_of_value)
+    return replace(dataset, classes=classes, synonyms=synonyms, id_of_value=id_of_value)
 
 
 def synonyms_of(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -13,7 +13,9 @@ from llmseg_ros.method.name_logits import (
     LEAST_PROBABILITY,
     TIE,
     NameLogits,
-    label_tiles,
+    Tile,
+    cut_tiles,
+    label_logits,
     on_device,
 )
 from llmseg_ros.method.pamr import affinities, spread_over_neighbours
@@ -43,16 +45,46 @@ def label_names(
     if background.area_threshold:
         before_threshold = dataclasses.replace(background, probability=0.0)
         areas_l = sum(
-            label_areas(tile.logits_lyx.argmax(dim=0), len(tile.logits_lyx))
-            for tile in label_tiles(names, shape, before_threshold)
+            label_areas(label_tile(names, tile, before_threshold)[0], len(names.valid_k) + 1)
+            for tile in cut_tiles(names, shape)
         )
         is_small_l = too_small(areas_l, background)
-    for rows, columns, logits_lyx in label_tiles(names, shape, background):
+    for tile in cut_tiles(names, shape):
+        at = tile.rows, tile.columns
+        best_hw[at], confidence_hw[at] = label_tile(names, tile, background, is_small_l)
+    return best_hw, confidence_hw
+
+
+def label_tile(
+    names: NameLogits,
+    tile: Tile,
+    background: BackgroundConfig,
+    is_small_l: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Label a part of an image, without the labels that are too small: as label_names does."""
+    import torch
+
+    if tile.own_ylx is not None:
+        logits_lyx = label_logits(names, background, tile.best, tile.own_ylx)
         if is_small_l is not None:
             logits_lyx = logits_lyx.masked_fill(is_small_l[:, None, None], ABSENT)
-        largest_yx, best_hw[rows, columns] = logits_lyx.max(dim=0)
-        confidence_hw[rows, columns] = (largest_yx - logits_lyx.logsumexp(dim=0)).exp()
-    return best_hw, confidence_hw
+        largest_yx, best_yx = logits_lyx.max(dim=0)
+        return best_yx, (largest_yx - logits_lyx.logsumexp(dim=0)).exp()
+    # the same without logarithms, of which there would be as many as classes
+    words_ybx, classes_ykx, total_yx = tile.best
+    may_be_k = names.valid_k if is_small_l is None else names.valid_k & ~is_small_l[1:]
+    classes_ykx = classes_ykx * may_be_k[:, None]
+    largest_yx, best_yx = classes_ykx.max(dim=1)
+    background_yx = torch.zeros_like(total_yx)
+    if names.words:
+        background_yx = words_ybx.amax(dim=1) * (1 + TIE)
+    if background.name == 'probability':
+        background_yx = background_yx.maximum(total_yx * background.probability)
+    # nothing can be a class, or all of it is less than numbers go
+    nothing_yx = (largest_yx + background_yx) <= 0
+    sum_yx = (classes_ykx.sum(dim=1) + background_yx).masked_fill(nothing_yx, 1.0)
+    confidence_yx = (largest_yx.maximum(background_yx) / sum_yx).masked_fill(nothing_yx, 1.0)
+    return (best_yx + 1) * (largest_yx > background_yx), confidence_yx
 
 
 def label_areas(best: torch.Tensor, labels: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 As published for dense CLIP (Wang et al., SCLIP, ECCV 2024): the logits of every name are resized to
 the image, THEN come the softmax over all names, the largest of a class's names and the threshold.
-On the patch grid the order would favour background. A few million values are worked on at a time.
+On the patch grid the order would favour background. As much as fits a cache is worked on at a time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from llmseg_ros.config import BackgroundConfig, FusionConfig
 from llmseg_ros.method.background import ABSENT
 from llmseg_ros.method.fusion import subclass_weights, taking_part
-from llmseg_ros.method.patches import PatchAxis, weights_at
+from llmseg_ros.method.patches import PatchAxis, linear_runs, weights_at
 
 if TYPE_CHECKING:
     import torch
 
-VALUES_AT_ONCE = 1 << 22  # of the CPU: 16 MB, which its caches help with; of a GPU 16 times as many
+VALUES_OF_A_ROW = 1 << 18  # worked on by a CPU: 1 MB, which its caches hold
+VALUES_ON_A_GPU = 1 << 26
+SHORTEST_RUN = 3  # rows that are worth a second exp
+LEAST_EXPONENT = -80.0
 LEAST_PROBABILITY = 1e-30
 TIE = 1e-6  # a word with the text of a class wins over it as published, whatever the rounding
 
@@ -53,12 +56,27 @@ class ClassGroup(NamedTuple):
     members_gn: torch.Tensor
 
 
+class Best(NamedTuple):
+    """What labels are made of at pixels: exp(logit) of names, which are less than 1.
+
+    Attributes:
+        words_ybx: of the background words.
+        classes_ykx: of the best name of every candidate.
+        total_yx: of all names, added up.
+    """
+
+    words_ybx: torch.Tensor
+    classes_ykx: torch.Tensor
+    total_yx: torch.Tensor
+
+
 class Tile(NamedTuple):
-    """A part of an image: (l, rows, columns) label logits, background first."""
+    """A part of an image: what its labels are made of, with `chils` the names' own logits, too."""
 
     rows: slice
     columns: slice
-    logits_lyx: torch.Tensor
+    best: Best
+    own_ylx: torch.Tensor | None = None
 
 
 def compare_names(
@@ -132,21 +150,19 @@ def scaled_products(
     return logits_hmw - logits_hmw.amax(dim=1, keepdim=True)
 
 
-def label_tiles(
-    names: NameLogits, shape: Sequence[int], background: BackgroundConfig
-) -> Iterator[Tile]:
-    """Yield the label logits of an image of a shape, part by part.
-
-    A softmax over the labels of a pixel gives label probabilities.
-    """
+def cut_tiles(names: NameLogits, shape: Sequence[int]) -> Iterator[Tile]:
+    """Yield what the labels of an image of a shape are made of, part by part."""
     height, width = shape
     rows_yh, columns_xw = (
         weights_at(axis, length) for axis, length in zip(names.axes, shape, strict=True)
     )
-    patch_rows, count, _ = names.names_hmw.shape
-    at_once = VALUES_AT_ONCE * (1 if names.names_hmw.device.type == 'cpu' else 16)
-    step_x = min(width, max(1, at_once // (patch_rows * max(1, count))))
-    step_y = min(height, max(1, at_once // (step_x * max(1, count))))
+    count = max(1, names.names_hmw.shape[1])
+    on_cpu = names.names_hmw.device.type == 'cpu'
+    runs = linear_runs(names.axes[0], height) if on_cpu else [(0, height)]
+    # of a CPU as much as its caches hold, of a GPU 256 MB
+    step_x = min(width, max(1, VALUES_OF_A_ROW // count)) if on_cpu else width
+    step_x = step_x // 16 * 16 or step_x  # in whole vectors
+    step_y = height if on_cpu else max(1, VALUES_ON_A_GPU // (step_x * count))
     for left in range(0, width, step_x):
         columns = slice(left, min(left + step_x, width))
         spread = [
@@ -154,26 +170,86 @@ def label_tiles(
             for maps_hmw in (names.names_hmw, names.own_hlw)
             if maps_hmw is not None
         ]
-        for top in range(0, height, step_y):
-            rows = slice(top, min(top + step_y, height))
-            # of a few patch rows alone, which are all that weigh here
-            used = rows_yh[rows].any(axis=0).nonzero()[0].tolist()
-            weights_yh = on_device(rows_yh[rows][:, used], names.names_hmw)
-            parts = [weigh_rows(weights_yh, maps_hmx, used) for maps_hmx in spread]
-            yield Tile(rows, columns, label_logits(names, background, *parts))
+        for first, last in runs:
+            for top in range(first, last, step_y):
+                rows = slice(top, min(top + step_y, last))
+                # of a few patch rows alone, which are all that weigh here
+                used = rows_yh[rows].any(axis=0).nonzero()[0].tolist()
+                weights_yh = on_device(rows_yh[rows][:, used], names.names_hmw)
+                names_hmx, *own_hlx = (take_rows(maps_hmx, used) for maps_hmx in spread)
+                best = best_by_pixel(names, names_hmx, weights_yh)
+                own = [weigh_rows(weights_yh, maps_hlx) for maps_hlx in own_hlx]
+                yield Tile(rows, columns, best, *own)
 
 
-def weigh_rows(
-    weights_yh: torch.Tensor, maps_hmx: torch.Tensor, used: Sequence[int]
-) -> torch.Tensor:
-    """Return (y, m, x), the weighted sums of some rows of patches."""
+def best_by_pixel(names: NameLogits, maps_hmx: torch.Tensor, weights_yh: torch.Tensor) -> Best:
+    """Reduce the logits of all names to the best of every class, at rows of pixels.
+
+    On a CPU the rows are those of linear_runs: logits change by the same from row to row, so that
+    one exp of the first row and one of the change do for all, with a product a row.
+
+    Args:
+        names: whose logits.
+        maps_hmx: (h, m, x) on rows of patches.
+        weights_yh: what these weigh at the rows of pixels.
+    """
+    rows, columns = len(weights_yh), maps_hmx.shape[2]
+    if maps_hmx.device.type != 'cpu' or rows < SHORTEST_RUN:
+        return reduce_names(names, weigh_rows(weights_yh, maps_hmx).exp_())
+    ends_2mx = weigh_rows(weights_yh[[0, -1]], maps_hmx)
+    if ends_2mx.min() < LEAST_EXPONENT:  # whose exp would be lost
+        return reduce_names(names, weigh_rows(weights_yh, maps_hmx).exp_())
+    values_1mx = ends_2mx[:1].exp()
+    factor_1mx = ((ends_2mx[1:] - ends_2mx[:1]) / (rows - 1)).exp_()
+    found = Best(
+        maps_hmx.new_empty(rows, names.words, columns),
+        maps_hmx.new_empty(rows, len(names.valid_k), columns),
+        maps_hmx.new_empty(rows, columns),
+    )
+    for row in range(rows):
+        add_up(names, values_1mx, Best(*(part[row : row + 1] for part in found)))
+        values_1mx *= factor_1mx
+    return found
+
+
+def reduce_names(names: NameLogits, values_ymx: torch.Tensor) -> Best:
+    """Reduce exp(logit) of names, (y, m, x), to what labels are made of."""
+    rows, _, columns = values_ymx.shape
+    found = Best(
+        values_ymx.new_empty(rows, names.words, columns),
+        values_ymx.new_empty(rows, len(names.valid_k), columns),
+        values_ymx.new_empty(rows, columns),
+    )
+    add_up(names, values_ymx, found)
+    return found
+
+
+def add_up(names: NameLogits, values_ymx: torch.Tensor, found: Best) -> None:
+    """Write what exp(logit) of names, (y, m, x), come to."""
+    import torch
+
+    found.words_ybx[:] = values_ymx[:, : names.words]
+    torch.sum(values_ymx, dim=1, out=found.total_yx)
+    first, column = 0, names.words
+    for classes, each in names.groups:
+        part_ygnx = values_ymx[:, column : column + classes * each].unflatten(1, (classes, each))
+        torch.amax(part_ygnx, dim=2, out=found.classes_ykx[:, first : first + classes])
+        first, column = first + classes, column + classes * each
+
+
+def take_rows(maps_hmx: torch.Tensor, used: Sequence[int]) -> torch.Tensor:
+    """Return some rows of (h, m, x) maps."""
     import torch
 
     first, last = used[0], used[-1]
-    chosen = maps_hmx[first : last + 1]
-    if len(used) <= last - first:
-        chosen = torch.stack([maps_hmx[row] for row in used])
-    return (weights_yh @ chosen.flatten(1)).unflatten(1, maps_hmx.shape[1:])
+    if len(used) > last - first:
+        return maps_hmx[first : last + 1]
+    return torch.stack([maps_hmx[row] for row in used])
+
+
+def weigh_rows(weights_yh: torch.Tensor, maps_hmx: torch.Tensor) -> torch.Tensor:
+    """Return (y, m, x), the weighted sums of rows of patches."""
+    return (weights_yh @ maps_hmx.flatten(1)).unflatten(1, maps_hmx.shape[1:])
 
 
 def on_device(weights: object, like: torch.Tensor) -> torch.Tensor:
@@ -187,10 +263,10 @@ def on_device(weights: object, like: torch.Tensor) -> torch.Tensor:
 def label_logits(
     names: NameLogits,
     background: BackgroundConfig,
-    names_ymx: torch.Tensor,
+    best: Best,
     own_ylx: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the (l, y, x) label logits of pixels whose logits of names are given.
+    """Return the (l, y, x) label logits of pixels, of which a softmax is label probabilities.
 
     A class has the largest of its names' probabilities, so has background of its words'. By
     `probability` it is also where the best class is less likely than `background.probability`.
@@ -198,44 +274,25 @@ def label_logits(
     Args:
         names: whose they are.
         background: name and probability.
-        names_ymx: logits; overwritten.
-        own_ylx: with `chils`, those of the words and the candidates' own names.
+        best: of these pixels.
+        own_ylx: with `chils`, logits of the words and the candidates' own names.
     """
     import torch
 
-    words = names.words
-    best = [] if own_ylx is None else [own_ylx[:, words:]]
-    classes_ykx = class_maxima(names_ymx[:, words:], names.groups)
-    words_ybx = names_ymx[:, :words].clone()
-    total_yx = names_ymx.exp_().sum(dim=1).clamp(min=LEAST_PROBABILITY).log_()
+    words_ybx, classes_ykx, total_yx = (part.clamp(min=LEAST_PROBABILITY).log_() for part in best)
     if own_ylx is not None:
-        words_ybx += own_ylx[:, :words]
-        classes_ykx = classes_ykx + best[0]
+        words_ybx = words_ybx + own_ylx[:, : names.words]
+        classes_ykx = classes_ykx + own_ylx[:, names.words :]
         total_yx = total_yx + own_ylx.logsumexp(dim=1)
-    classes_ykx -= total_yx[:, None]
-    classes_ykx = classes_ykx.masked_fill_(~names.valid_k[:, None], ABSENT)
+    classes_ykx = classes_ykx - total_yx[:, None]
+    classes_ykx.masked_fill_(~names.valid_k[:, None], ABSENT)
     background_yx = torch.full_like(total_yx, ABSENT)
-    if words:
+    if names.words:
         background_yx = words_ybx.amax(dim=1) - total_yx + TIE
     if background.name == 'probability':
-        background_yx = background_yx.clamp(
-            min=math.log(max(background.probability, LEAST_PROBABILITY))
-        )
+        least = max(background.probability, LEAST_PROBABILITY)
+        background_yx = background_yx.clamp(min=math.log(least))
     return torch.cat([background_yx[:, None], classes_ykx], dim=1).transpose(0, 1)
-
-
-def class_maxima(names_ymx: torch.Tensor, groups: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """Return (y, k, x), the largest of the values of every class's names."""
-    import torch
-
-    sizes = [classes * names for classes, names in groups]
-    return torch.cat(
-        [
-            part_ymx.unflatten(1, group).amax(dim=2)
-            for part_ymx, group in zip(names_ymx.split(sizes, dim=1), groups, strict=True)
-        ],
-        dim=1,
-    )
 
 
 def labels_at(
@@ -248,9 +305,9 @@ def labels_at(
     import torch
 
     rows, row = [], []
-    for tile in label_tiles(names, shape, background):
-        logits_jyx = tile.logits_lyx if labels_j is None else tile.logits_lyx[labels_j]
-        row.append(logits_jyx)
+    for tile in cut_tiles(names, shape):
+        logits_lyx = label_logits(names, background, tile.best, tile.own_ylx)
+        row.append(logits_lyx if labels_j is None else logits_lyx[labels_j])
         if tile.rows.stop == shape[0]:
             rows.append(torch.cat(row, dim=1))
             row = []
@@ -259,4 +316,5 @@ def labels_at(
 
 def patch_labels(names: NameLogits, background: BackgroundConfig) -> torch.Tensor:
     """Return the label logits of the patches themselves, (l, h, w)."""
-    return label_logits(names, background, names.names_hmw.clone(), names.own_hlw)
+    best = reduce_names(names, names.names_hmw.exp())
+    return label_logits(names, background, best, names.own_hlw)

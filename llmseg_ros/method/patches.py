@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 Weights = NDArray[np.floating[Any]]
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,30 @@ def whole_axis(patches: int) -> PatchAxis:
 
 
 @functools.lru_cache(maxsize=32)
-def weights_at(axis: PatchAxis, length: int) -> NDArray[np.float32]:
+def weights_at(axis: PatchAxis, length: int) -> Weights:
     """Return what every patch weighs at the pixels of an axis resized to `length`, (length, p)."""
     pixels = axis.weights(np.arange(axis.length) + 0.5)
     if length == axis.length:
-        return pixels.astype(np.float32)
+        return pixels
     sources = (np.arange(length) + 0.5) * (axis.length / length) - 0.5
-    return (linear_weights(sources, axis.length) @ pixels).astype(np.float32)
+    return linear_weights(sources, axis.length) @ pixels
+
+
+@functools.lru_cache(maxsize=32)
+def linear_runs(axis: PatchAxis, length: int) -> tuple[tuple[int, int], ...]:
+    """Return runs of pixels (from, to) in which weights_at changes evenly.
+
+    They end where a patch centre or the border of a window is passed.
+    """
+    changes = np.diff(weights_at(axis, length), axis=0)
+    runs, start = [], 0
+    while start < length:
+        stop = start + 1
+        while stop < length and np.abs(changes[stop - 1] - changes[start]).max() < ROUNDING:
+            stop += 1
+        runs.append((start, stop))
+        start = stop
+    return tuple(runs)
 
 
 @functools.lru_cache(maxsize=32)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LEAST_MEMBERSHIP = 0.01  # what shows a class by so much is no rival of it
 LEAST_LIKENESS = 0.3  # nor is what has a descriptor so near to that of a member
+LEAST_LIKENESS_TO_NAME = 0.5  # nor what has one so near to that of a name
 MOST_RIVALS = 10  # of one image; weaker ones have next to no weight
 EPSILON = 1e-6
 
@@ -29,16 +30,25 @@ class Things(NamedTuple):
     rivals_ce: torch.Tensor
 
 
-def relate_things(membership_ce: torch.Tensor, descriptors_ed: torch.Tensor) -> Things:
-    """Tell which things are others than a class: neither members nor near synonyms of members.
+def relate_things(
+    membership_ce: torch.Tensor, descriptors_ed: torch.Tensor, names_cnd: torch.Tensor
+) -> Things:
+    """Tell which things are others than a class: no members and nothing like them or its names.
 
-    Thing k is no rival of class c where M_ck > LEAST_MEMBERSHIP, or where a member j has
-    M_cj (t_j . t_k) > LEAST_LIKENESS.
+    Thing k is no rival of class c where M_ck > LEAST_MEMBERSHIP, where a member j has
+    M_cj (t_j . t_k) > LEAST_LIKENESS, or where a name, of which the class has its map, has
+    t_cn . t_k > LEAST_LIKENESS_TO_NAME.
+
+    Args:
+        membership_ce: (c, e), M.
+        descriptors_ed: (e, d), of the things, of length 1.
+        names_cnd: (c, n, d), of the classes' names, of length 1, padded with zeros.
     """
     likeness_ee = descriptors_ed @ descriptors_ed.T
     rivals_ce = membership_ce <= LEAST_MEMBERSHIP
+    rivals_ce &= (names_cnd @ descriptors_ed.T).amax(dim=1) <= LEAST_LIKENESS_TO_NAME
     for member_e, rival_e in zip(membership_ce, rivals_ce, strict=True):
-        for j in (~rival_e).nonzero()[:, 0].tolist():
+        for j in (member_e > LEAST_MEMBERSHIP).nonzero()[:, 0].tolist():
             rival_e &= member_e[j] * likeness_ee[j] <= LEAST_LIKENESS
     return Things(descriptors_ed, membership_ce, rivals_ce)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from ..helpers.bags import (
     SECOND,
     TYPES,
     Channel,
-    add_to_db3,
     greys,
     image,
     notes_of,
@@ -34,7 +32,6 @@ from ..helpers.bags import (
     pictures,
     record_ends,
     write_bag,
-    write_humble_db3,
     write_mcap,
     write_ros1_bag,
 )
@@ -330,38 +327,6 @@ def test_all_parts_are_missing(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(BagError, match=r'run has no bag file: run_0\.mcap, run_1\.mcap'):
         greys(bag)
-
-
-def test_a_write_ahead_log(tmp_path: Path) -> None:
-    database = write_humble_db3(tmp_path / 'new.db3', [('/camera', IMAGE)], pictures(2))
-    database.execute('PRAGMA journal_mode = WAL')
-    database.execute('PRAGMA wal_autocheckpoint = 0')
-    add_to_db3(database, pictures(5)[2:])
-    bag = tmp_path / 'killed'
-    bag.mkdir()
-    for name in ('new.db3', 'new.db3-wal'):  # as they are when the recorder is killed
-        shutil.copy(tmp_path / name, bag / name)
-    database.close()
-    before = {file.name: file.read_bytes() for file in bag.iterdir()}
-    assert greys(bag) == greys(bag / 'new.db3') == FIVE
-    assert {file.name: file.read_bytes() for file in bag.iterdir()} == before
-    (bag / 'new.db3-wal').unlink()  # what was not in it is still there
-    assert greys(bag) == [1, 2]
-
-
-def test_a_database_that_is_no_bag(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / 'mine.db3') as database:
-        database.execute('CREATE TABLE people(name TEXT)')
-    with pytest.raises(BagError, match=r'mine\.db3 is no bag: no such table: messages'):
-        greys(tmp_path / 'mine.db3')
-
-
-def test_a_database_without_an_index_of_times(tmp_path: Path) -> None:
-    messages = [(0, s * SECOND, picture(s)) for s in (4, 2, 5, 1, 3)]
-    database = write_humble_db3(tmp_path / 'bag.db3', [('/camera', IMAGE)], messages)
-    database.execute('DROP INDEX timestamp_idx')
-    database.commit()
-    assert greys(tmp_path / 'bag.db3') == FIVE
 
 
 def test_a_bag_of_ros1_without_index(tmp_path: Path) -> None:

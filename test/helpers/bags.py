@@ -177,11 +177,14 @@ def write_humble_db3(
     return database
 
 
-def add_to_db3(database: sqlite3.Connection, messages: Sequence[tuple[int, int, bytes]]) -> None:
+def add_to_db3(
+    database: sqlite3.Connection, messages: Sequence[tuple[int, int, bytes]], commit: bool = True
+) -> None:
     """Append (id of a topic, time of recording, message)."""
     query = 'INSERT INTO messages(topic_id, timestamp, data) VALUES(?, ?, ?)'
     database.executemany(query, messages)
-    database.commit()
+    if commit:
+        database.commit()
 
 
 def contents(path: Path) -> list[tuple[str, str, str, int, bytes]]:

@@ -85,7 +85,7 @@ def published_order(patches, sets, words_bd, shape, config, valid, fusion):
 @pytest.mark.parametrize('shape', [(37, 41), (16, 60)])
 @pytest.mark.parametrize('area', [0.0, 0.2])
 def test_labels_are_those_of_the_published_order(monkeypatch, fusion, kind, shape, area):
-    monkeypatch.setattr(name_logits, 'VALUES_AT_ONCE', 300)  # so that there are many tiles
+    monkeypatch.setattr(name_logits, 'VALUES_OF_A_ROW', 50)  # so that there are many tiles
     least = 0.05 if fusion == 'chils' else 0.3
     config = BackgroundConfig(kind, probability=least, area_threshold=area)
     valid = (True, True, False, True, True)

@@ -17,7 +17,7 @@ def test_members_and_their_near_synonyms_are_no_rivals():
     angles = torch.deg2rad(torch.tensor([0.0, 60, 80, 90]))
     descriptors = torch.stack([angles.cos(), angles.sin()], dim=-1)
     membership = torch.tensor([[1.0, 0, 0, 0], [0.5, 0, 0, 0.02], [0, 0, 0, 0]])
-    things = relate_things(membership, descriptors)
+    things = relate_things(membership, descriptors, torch.zeros(3, 1, 2))
     # cosines to the first 1, 0.5, 0.17, 0; halved where it is half a member
     assert things.rivals_ce.tolist() == [
         [False, False, True, True],
@@ -26,8 +26,19 @@ def test_members_and_their_near_synonyms_are_no_rivals():
     ]
 
 
+def test_what_a_name_is_described_like_is_no_rival():
+    angles = torch.deg2rad(torch.tensor([0.0, 50, 70]))
+    descriptors = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    names = torch.tensor([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    things = relate_things(torch.zeros(2, 3), descriptors, names)
+    # cosines to the name 1, 0.64, 0.34
+    assert things.rivals_ce.tolist() == [[False, False, True], [True, True, True]]
+
+
 def test_rival_map_in_loops():
-    things = relate_things((unit_rows(3, 40, 0) > 0.25).float(), unit_rows(40, 24, 1))
+    things = relate_things(
+        (unit_rows(3, 40, 0) > 0.25).float(), unit_rows(40, 24, 1), torch.zeros(3, 1, 24)
+    )
     patches = torch.randn(4, 5, 24, generator=torch.Generator().manual_seed(2))
     evidence = torch.rand(40, generator=torch.Generator().manual_seed(3))
     scores = torch.tensor([0.3, 0.9, 0.5])
@@ -46,7 +57,7 @@ def test_rival_map_in_loops():
 
 
 def test_without_rivals_in_the_image_nothing_competes():
-    things = relate_things(torch.ones(1, 5), unit_rows(5, 8, 4))
+    things = relate_things(torch.ones(1, 5), unit_rows(5, 8, 4), torch.zeros(1, 1, 8))
     candidates = Candidates(torch.tensor([0]), torch.tensor([True]))
     found = rival_map(torch.ones(2, 2, 8), torch.ones(5), torch.ones(1), things, candidates, 1.0)
     assert found.tolist() == [[0, 0], [0, 0]]

@@ -39,7 +39,7 @@ def write_config(tmp_path, more=''):
     return path
 
 
-def test_classes_have_the_names_of_the_paper_and_no_packs(voc, tmp_path):
+def test_classes_have_the_names_of_the_paper_and_no_packs(voc, tmp_path, capsys):
     config = write_config(tmp_path, 'evaluation: {names: [clearclip, sclip]}')
     arguments = ['--root', voc, '--dataset', 'voc', '--config', config]
     reports = {}
@@ -47,6 +47,8 @@ def test_classes_have_the_names_of_the_paper_and_no_packs(voc, tmp_path):
         out = tmp_path / f'{names}.json'
         assert evaluate(*arguments, '--names', names, '--json', out) == 0
         reports[names] = json.loads(out.read_text())
+        hint = 'has published settings: --names published' in capsys.readouterr().err
+        assert hint == (names == 'usual')
     assert reports['usual']['classes'][4] == 'boat'
     assert reports['published']['classes'][4] == 'ship'
     assert reports['published']['config']['subclasses']['packs'] is False

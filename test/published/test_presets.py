@@ -9,6 +9,7 @@ from llmseg_ros.config import load_config, load_sections
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.evaluation.datasets import DatasetError, folder_dataset, read_lines
 from llmseg_ros.evaluation.layouts import LAYOUTS, with_published_names
+from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.files import shipped_path
 
 FOLDER = shipped_path('config/published')
@@ -118,6 +119,13 @@ def test_the_first_paper_with_the_dataset_counts(tmp_path):
         with_published_names(data, 'ade20k', ['simseg'])
     with pytest.raises(DatasetError, match='folder'):
         with_published_names(data, 'folder', ['sclip'])
+
+
+def test_what_has_no_label_in_coco_object_is_background(tmp_path):
+    data = small_dataset(tmp_path)
+    assert data.id_of_value[255] == IGNORED
+    assert with_published_names(data, 'coco-object', ['sclip']).id_of_value[255] == 0
+    assert with_published_names(data, 'voc', ['sclip']).id_of_value[255] == IGNORED
 
 
 def test_every_preset_names_papers_that_are_here():
