@@ -223,7 +223,7 @@ def window_gap(model: Any, segmenter: Segmenter) -> float:
         patches_hwd, _ = unit_features(features)
         assert features.axes is not None
         rows, columns = (
-            torch.from_numpy(weights_at(axis, side))
+            torch.from_numpy(weights_at(axis, side)).float()
             for axis, side in zip(features.axes, shape, strict=True)
         )
         maps = torch.einsum('hwd,nd->nhw', patches_hwd, model.query_features)
