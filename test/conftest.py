@@ -46,18 +46,17 @@ def fresh_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope='session')
 def encoders_are_loaded_once() -> Iterator[None]:
     """Keep loaded encoders: loading takes longer than all that is done with them here."""
-
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.encoders import create_encoder
 
     @functools.cache
-    def load(encoder: Any, imagenet: Any) -> Any:
-        return create_encoder(SegmenterConfig(encoder, imagenet))
+    def load(encoder: Any, settings: Any) -> Any:
+        return create_encoder(SegmenterConfig(encoder, **{encoder.name: settings}))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             'llmseg_ros.segmenter.create_encoder',
-            lambda config: load(config.encoder, config.imagenet),
+            lambda config: load(config.encoder, getattr(config, config.encoder.name)),
         )
         yield
 
