@@ -23,10 +23,10 @@ def allowed(kind: str, access: str) -> set[str]:
     return {f'/{name.replace("~", "seg").strip("/")}' for name in names}
 
 
-def test_the_policy_is_what_the_node_does(seg: Any, peer: Any) -> None:
-    node = peer.node
-    peer.spin_until(lambda: ('seg', '/') in node.get_node_names_and_namespaces())
-    peer.spin_until(lambda: node.count_publishers('/seg/overlay'))
+def test_the_policy_is_what_the_node_does(seg: Any, stranger: Any) -> None:
+    node = stranger.node
+    stranger.spin_until(lambda: ('seg', '/') in node.get_node_names_and_namespaces())
+    stranger.spin_until(lambda: node.count_publishers('/seg/overlay'))
     published = {name for name, _ in node.get_publisher_names_and_types_by_node('seg', '/')}
     subscribed = {name for name, _ in node.get_subscriber_names_and_types_by_node('seg', '/')}
     served = {name for name, _ in node.get_service_names_and_types_by_node('seg', '/')}
