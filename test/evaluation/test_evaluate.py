@@ -126,23 +126,6 @@ def test_classes_and_images_can_be_chosen(
     assert truth_pixels[2] > 0
 
 
-def test_one_class_at_a_time_equals_lists_of_one(
-    photographs: Path, fast_config: Path, tmp_path: Path
-) -> None:
-    arguments = ['--root', photographs, '--config', fast_config, '--refine', 'none']
-    assert evaluate(*arguments, '--single', '--json', tmp_path / 'single.json') == 0
-    single = json.loads((tmp_path / 'single.json').read_text())
-    assert (single['images'], single['classes']) == (3, ['cat', 'cup', 'rocket'])
-    ious = []
-    for name in single['classes']:
-        one = tmp_path / f'{name}.json'
-        assert evaluate(*arguments, '--classes', name, '--json', one) == 0
-        ious.append(json.loads(one.read_text())['class_iou'][name])
-        assert single['class_single_iou'][name] == ious[-1]
-    assert single['single_miou'] == pytest.approx(np.mean(ious), abs=1e-6)
-    assert max(ious) > 0
-
-
 @pytest.mark.parametrize(
     ('arguments', 'code', 'message'),
     [
