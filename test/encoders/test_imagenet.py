@@ -1,5 +1,6 @@
 """The embedded encoder on real weights and photographs."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -9,12 +10,18 @@ from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, EvidenceEncoder
-from llmseg_ros.encoders.imagenet import ImageNetEncoder, SentenceEncoder, smooth
+from llmseg_ros.encoders.imagenet import ImageNetEncoder, smooth
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
+from llmseg_ros.encoders.sentences import SentenceEncoder
 from llmseg_ros.files import shipped_path
 
 CPU = torch.device('cpu')
 SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
+
+
+@pytest.fixture(autouse=True)
+def cache():
+    """Take the cache of all tests: to encode ImageNet's names takes seconds."""
 
 
 @pytest.fixture(scope='module')
@@ -151,6 +158,22 @@ def test_a_restart_encodes_no_name_again(encoder, monkeypatch):
     first = ImageNetEncoder(SMALL, CPU).encode_text(['tabby cat'])
     monkeypatch.setattr(SentenceEncoder, '_encode_batch', None)  # it would be called
     torch.testing.assert_close(ImageNetEncoder(SMALL, CPU).encode_text(['tabby cat']), first)
+
+
+def test_names_are_those_of_timm():
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    assert imagenet_names() == tuple(info.index_to_description(index) for index in range(1000))
+
+
+def test_what_takes_seconds_to_import_is_not_imported():
+    slow = {'timm', 'transformers', 'torchvision', 'torch._dynamo'}
+    program = (
+        'import sys; from llmseg_ros.segmenter import Segmenter; Segmenter(classes=["cat"]); '
+        f'print({slow} & set(sys.modules))'
+    )
+    assert subprocess.check_output([sys.executable, '-c', program], text=True) == 'set()\n'
 
 
 def test_sizes_are_averaged_on_the_finest_grid():
