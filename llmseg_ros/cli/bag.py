@@ -154,7 +154,7 @@ def read_named(path: Path, sixteen_bit: str) -> NDArray[np.uint8]:
     Raises:
         CommandError: it does not open.
     """
-    from llmseg_ros.cli.segment import read_image
+    from llmseg_ros.cli.segment_images import read_image
 
     try:
         return read_image(path, sixteen_bit)
