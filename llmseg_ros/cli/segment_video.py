@@ -129,7 +129,7 @@ def segment_frames(source: FrameSource, segmenter: Segmenter, results: Results) 
     from llmseg_ros.segmentation import frame_before
 
     last: tuple[int, Segmentation] | None = None
-    with ended_by_interrupt() as ended, progress(expected_frames(source), 'frames') as advance:
+    with ended_by_interrupt() as ended, progress(source.expected, 'frames') as advance:
         try:
             for frame in source:
                 stamp = round(frame.stamp * NANOSECONDS)
@@ -160,13 +160,6 @@ def ended_by_interrupt() -> Iterator[threading.Event]:
         yield ended
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def expected_frames(source: FrameSource) -> int | None:
-    """Return how many frames to expect; None where that is not known."""
-    if source.count is None and source.duration and source.rate:
-        return round(source.duration * source.rate)
-    return source.count
 
 
 @contextmanager
