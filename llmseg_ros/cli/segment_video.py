@@ -97,7 +97,7 @@ def segment_video(source: str, out: Path, labels: bool, load: Callable[[], Segme
         prepare_folder(out / 'labels' if labels else out)
         segmenter = load()
         if frames.kind == 'camera':
-            note(f'{source} is recorded until Ctrl-C')
+            note(f'camera {source} is recorded until Ctrl-C')
         names = ['background', *(item.name for item in segmenter.vocabulary.classes)]
         with (
             writing(out),

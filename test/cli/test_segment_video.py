@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -177,3 +179,36 @@ def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, fast_config: Path) -> 
     assert len(read_table(out / 'frames.csv')) == frames
     assert len(list((out / 'labels').iterdir())) == frames
     assert sorted(p.name for p in out.iterdir()) == ['frames.csv', 'labels', 'overlay.mp4']
+
+
+@pytest.mark.usefixtures('encoders_are_loaded_once')
+def test_a_camera_is_recorded_until_ctrl_c(
+    tmp_path: Path,
+    fast_config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """FFmpeg's own live device stands for a camera, which machines of CI lack."""
+    monkeypatch.setattr(
+        'llmseg_ros.frame_sources.cameras.opened_device',
+        lambda path: av.open('testsrc=size=160x120:rate=30,realtime', format='lavfi'),
+    )
+    out = tmp_path / 'out'
+
+    def interrupt() -> None:
+        while len(list(out.glob('labels/video0_*.png'))) < 4:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    hand = threading.Thread(target=interrupt, daemon=True)
+    hand.start()
+    arguments = ['0', '--classes', 'cat', '--config', fast_config, '--out', out, '--labels']
+    assert llmseg('segment', *arguments) == 0
+    hand.join()
+    said = capsys.readouterr()
+    assert '0 is recorded until Ctrl-C' in said.err
+    frames = len(read_table(out / 'frames.csv'))
+    times = times_of(out / 'overlay.mp4')
+    assert len(times) == frames >= 4
+    assert f'{frames} frames, {times[-1]:.1f} s, are in' in said.out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
