@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -152,33 +150,34 @@ def test_bad_input_writes_nothing(
     assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path, fast_config: Path) -> None:
+def interrupt_after(labels: Path, count: int) -> None:
+    """Send Ctrl-C to this process, from a thread, once there are so many label images."""
+
+    def interrupt() -> None:
+        while len(list(labels.glob('*_*.png'))) < count:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+
+
+@pytest.mark.usefixtures('encoders_are_loaded_once')
+def test_ctrl_c_leaves_a_video_that_plays(
+    tmp_path: Path, fast_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = write_video(tmp_path / 'a.mp4', [cat()] * 900, [100 * i for i in range(900)])
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'llmseg_ros.cli.main', 'segment', clip, '--classes', 'cat']
-    process = subprocess.Popen(
-        [*command, '--config', fast_config, '--out', out, '--labels'],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (out / 'labels' / 'a_000003.png').exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+    interrupt_after(out / 'labels', 4)
+    arguments = [clip, '--classes', 'cat', '--config', fast_config, '--out', out, '--labels']
+    assert llmseg('segment', *arguments) == 130
     frames = len(times_of(out / 'overlay.mp4'))
     assert 4 <= frames < 900
-    assert f'interrupted at {(frames - 1) / 10:.1f} s of 89.9 s' in err
-    assert f'{frames} frames' in err
+    err = capsys.readouterr().err
+    assert f'interrupted at {(frames - 1) / 10:.1f} s of 89.9 s: {frames} frames' in err
     assert len(read_table(out / 'frames.csv')) == frames
     assert len(list((out / 'labels').iterdir())) == frames
     assert sorted(p.name for p in out.iterdir()) == ['frames.csv', 'labels', 'overlay.mp4']
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures('encoders_are_loaded_once')
@@ -194,17 +193,9 @@ def test_a_camera_is_recorded_until_ctrl_c(
         lambda path: av.open('testsrc=size=160x120:rate=30,realtime', format='lavfi'),
     )
     out = tmp_path / 'out'
-
-    def interrupt() -> None:
-        while len(list(out.glob('labels/video0_*.png'))) < 4:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    hand = threading.Thread(target=interrupt, daemon=True)
-    hand.start()
+    interrupt_after(out / 'labels', 4)
     arguments = ['0', '--classes', 'cat', '--config', fast_config, '--out', out, '--labels']
     assert llmseg('segment', *arguments) == 0
-    hand.join()
     said = capsys.readouterr()
     assert '0 is recorded until Ctrl-C' in said.err
     frames = len(read_table(out / 'frames.csv'))
