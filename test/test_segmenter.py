@@ -112,8 +112,9 @@ def test_tiny_images_are_segmented(segmenter, refiner, shape):
     other = Segmenter.__new__(Segmenter)
     other.__dict__ = dict(segmenter.__dict__)
     other.config = SegmenterConfig(refine=RefineConfig(name=refiner))
-    result = other.segment(np.full((*shape, 3), 90, np.uint8))
-    assert result.labels.shape == shape
+    rgb = np.full((*shape, 3), 90, np.uint8)
+    rgb.flags.writeable = False  # as of a PIL image
+    assert other.segment(rgb).labels.shape == shape
 
 
 def test_classes_change_at_run_time(segmenter):
