@@ -122,7 +122,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe to the camera."""
         assert self._pipeline is not None
-        self._pipeline.worker.start()
+        self._pipeline.start()
         self._images = ImageSubscription(self, self._config, self._pipeline.take)
         self._activated, self._state = time.monotonic(), 'active'
         self.get_logger().info(f'listening to {self._images.topic}')
@@ -159,13 +159,13 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._images is not None:
             self._images.destroy()
             self._images = None
-        if self._pipeline is not None and not self._pipeline.worker.stop(timeout_s):
+        if self._pipeline is not None and not self._pipeline.stop(timeout_s):
             self.get_logger().warning('the frame in work is not waited for any longer')
 
     def _release(self) -> None:
         self._class_list.detach()
         if self._pipeline is not None:
-            self._dropped_before += self._pipeline.worker.dropped
+            self._dropped_before += self._pipeline.dropped
             self._pipeline.destroy()
         if self._segmenter is not None:
             self._segmenter.close()
@@ -220,10 +220,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self.context.try_shutdown()
             return
         pipeline = self._pipeline
-        if self._state == 'active' and pipeline is not None and not pipeline.worker.alive:
+        if self._state == 'active' and pipeline is not None and not pipeline.alive:
             self.get_logger().error('the worker thread had died and is started anew')
             self._restarted = time.monotonic()
-            pipeline.worker.start()
+            pipeline.start()
         if self._images is not None:
             self._images.agree()
         self._log_troubles()
@@ -281,7 +281,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             'state': self._state,
             'frames in': counts.received,
             'frames out': counts.published,
-            'frames dropped': self._dropped_before + (pipeline.worker.dropped if pipeline else 0),
+            'frames dropped': self._dropped_before + (pipeline.dropped if pipeline else 0),
             'frames rejected': counts.rejected,
             'frames lost to errors': counts.failed,
             'frames nobody wanted': counts.unwanted,
