@@ -1,4 +1,4 @@
-"""The subscription to the camera: as reliable as its publishers are."""
+"""Subscriptions to images: as reliable as their publishers are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ COMPRESSED = '/compressed'
 
 
 class ImageSubscription:
-    """Hear the camera.
+    """Hear images.
 
-    With `image_reliability: auto` reliably until a publisher is seen that isn't: over Fast DDS's
+    With the reliability `auto` reliably until a publisher is seen that isn't: over Fast DDS's
     default transports frames arrive whole only where what was lost is sent again.
 
     Attributes:
@@ -27,12 +27,16 @@ class ImageSubscription:
     """
 
     def __init__(
-        self, node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+        self,
+        node: Node,
+        kind: type[Any],
+        topic: str,
+        take: Callable[[Any], None],
+        config: NodeConfig,
     ) -> None:
-        """Subscribe; `take` gets every frame."""
-        compressed = config.image_transport == 'compressed'
-        self.kind: type[Any] = CompressedImage if compressed else Image
-        self.topic: str = node.resolve_topic_name('image') + (COMPRESSED if compressed else '')
+        """Subscribe with the QoS of a configuration; `take` gets every message."""
+        self.kind = kind
+        self.topic = topic
         self._node, self._config, self._take = node, config, take
         self._subscription: Any = None
         self._reliability = ''
@@ -65,3 +69,13 @@ class ImageSubscription:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+
+def subscribe_to_camera(
+    node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+) -> ImageSubscription:
+    """Hear the camera, raw or compressed."""
+    topic = node.resolve_topic_name('image')
+    if config.image_transport == 'compressed':
+        return ImageSubscription(node, CompressedImage, topic + COMPRESSED, take, config)
+    return ImageSubscription(node, Image, topic, take, config)

@@ -43,6 +43,25 @@ class NodeConfig:
     image_depth: int = setting(
         1, 'frames the image subscription holds', low=1, high=100, restart=True
     )
+    depth: str = setting(
+        '',
+        'topic of depth registered to the images, raw or .../compressedDepth, for ~/points, ~/mask '
+        'and ~/depth; empty: none',
+        restart=True,
+    )
+    depth_info: str = setting(
+        '', 'topic of its CameraInfo; empty: camera_info beside it', restart=True
+    )
+    depth_slop: float = setting(
+        0.02,
+        'seconds between a frame and its depth, where none has its very stamp',
+        low=0.0,
+        high=1.0,
+    )
+    mask_classes: str = setting(
+        '',
+        'classes of ~/mask, which ~/depth leaves out, separated by commas; empty: every class',
+    )
 
 
 SECTIONS: dict[str, type[Any]] = {

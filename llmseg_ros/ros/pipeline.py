@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.ros.depth_results import DepthResults
+from llmseg_ros.ros.depth_subscription import HeldDepth
 from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.results import ResultPublishers
@@ -28,12 +30,20 @@ LOG_EVERY_S = 10.0  # of each kind
 CLOCK_JUMP_S = 1.0  # backwards, by which a stamp is no late frame but another run of a bag
 
 
+class TakenFrame(NamedTuple):
+    """A frame, and the depth kept for it where somebody wants points."""
+
+    message: Image | CompressedImage
+    depth: HeldDepth | None
+
+
 class FramePipeline:
     """Segment the newest frame in a thread of its own; what goes wrong costs that frame alone.
 
     Attributes:
         config: of the node; may be replaced between two frames.
         last_error: of the last frame lost, one sentence.
+        depth: points, masks and depth of the frames.
     """
 
     def __init__(
@@ -45,10 +55,11 @@ class FramePipeline:
     ) -> None:
         self.config = config
         self.last_error = ''
-        self.worker: Worker[Image | CompressedImage] = Worker(self._work_on, 'segment')
+        self.worker: Worker[TakenFrame] = Worker(self._work_on, 'segment')
         self._node = node
         self._segmenter = segmenter
         self._results = ResultPublishers(node)
+        self.depth = DepthResults(node, config, frame_statistics)
         self._statistics = frame_statistics
         self._logged: dict[str, float] = {}
         self._newest_stamp = 0.0
@@ -57,20 +68,22 @@ class FramePipeline:
     @property
     def wanted(self) -> bool:
         """Whether frames are to be worked on."""
-        return not self.config.lazy or self._results.wanted()
+        return not self.config.lazy or self._results.wanted() or self.depth.wanted()
 
     def take(self, message: Image | CompressedImage) -> None:
         """Take in a frame without waiting for anything."""
         self._statistics.count('received')
         self._notice_clock_jump(message)
         if self.wanted:
-            self.worker.put(message)
+            held = self.depth.hold(message.header, self.config.depth_slop)
+            self.worker.put(TakenFrame(message, held))
         else:
             self._statistics.count('unwanted')
 
     def destroy(self) -> None:
         """Withdraw the results' topics."""
         self._results.destroy()
+        self.depth.destroy()
 
     def _notice_clock_jump(self, message: Image | CompressedImage) -> None:
         stamp = seconds(message)
@@ -79,9 +92,9 @@ class FramePipeline:
             self._statistics.forget_times()
         self._newest_stamp = stamp
 
-    def _work_on(self, message: Image | CompressedImage) -> None:
+    def _work_on(self, frame: TakenFrame) -> None:
         try:
-            self._segment(message)
+            self._segment(*frame)
         except BadImage as error:
             self._statistics.count('rejected')
             topic = self._node.resolve_topic_name('image')
@@ -94,7 +107,7 @@ class FramePipeline:
             self._log('error', type(error).__name__, f'frame lost: {self.last_error}')
             self._node.get_logger().debug(traceback.format_exc())
 
-    def _segment(self, message: Image | CompressedImage) -> None:
+    def _segment(self, message: Image | CompressedImage, depth: HeldDepth | None) -> None:
         started = time.perf_counter()
         to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
         rgb = to_rgb(message, self._segmenter.config.images.sixteen_bit)
@@ -105,12 +118,15 @@ class FramePipeline:
         segmented = time.perf_counter()
         self._results.publish(rgb, segmentation, message.header, self.config.label_encoding)
         published = time.perf_counter()
+        self.depth.publish(rgb, segmentation, message.header, depth, self.config.mask_classes)
         timings_ms = {
             'convert': 1000 * (converted - started),
             **segmentation.timings_ms,
             'publish': 1000 * (published - segmented),
             'total': 1000 * (published - started),
         }
+        if depth is not None:
+            timings_ms['points'] = 1000 * (time.perf_counter() - published)
         age_ms = (self._node.get_clock().now().nanoseconds - stamp) / 1e6
         if stamp and age_ms >= 0:  # without /clock the simulated time stays 0
             timings_ms['age'] = age_ms

@@ -176,6 +176,7 @@ def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegP
 
     config = str(shipped_path('config/offline.yaml'))
     options = ('-p', 'imagenet.model:=lite0', '-p', 'imagenet.short_sides:=[160]')
+    options += ('-p', 'node.depth:=/depth/image')
     process = SegProcess(tmp_path_factory.mktemp('seg'), '--params-file', config, *options)
     process.wait_for_log('listening to /image')
     yield process
