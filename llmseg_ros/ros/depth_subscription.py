@@ -69,7 +69,7 @@ class DepthSubscription:
         self._infos: deque[Any] = deque(maxlen=KEPT)
         # A frame that is dropped lets go of its depth by itself.
         self._held: weakref.WeakSet[HeldDepth] = weakref.WeakSet()
-        self._images = ImageSubscription(node, kind, self.topic, self._take_depth, config)
+        self._images = ImageSubscription(node, kind, self.topic, self._take_depth)
         self._info = node.create_subscription(
             CameraInfo, self.info_topic, self._take_info, qos.PICTURES, event_callbacks=qos.SILENT
         )

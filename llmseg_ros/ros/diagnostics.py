@@ -59,6 +59,11 @@ class FrameStatistics:
         self.count('published')
         with self._lock:
             self._finished.append(time.monotonic())
+        self.add_times(timings_ms)
+
+    def add_times(self, timings_ms: Mapping[str, float]) -> None:
+        """Add times by stage to the windows."""
+        with self._lock:
             for stage, duration in timings_ms.items():
                 self._timings_ms.setdefault(stage, deque(maxlen=WINDOW)).append(duration)
 
@@ -160,6 +165,13 @@ def make_status(
 ) -> DiagnosticStatus:
     """Make the message of a node's health, with values to look up."""
     level, message = judge(health)
+    return status_message(name, hardware_id, level, message, values)
+
+
+def status_message(
+    name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, object]
+) -> DiagnosticStatus:
+    """Make the message of a node's level and values."""
     return DiagnosticStatus(
         name=name,
         hardware_id=hardware_id,

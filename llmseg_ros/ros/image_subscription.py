@@ -1,4 +1,4 @@
-"""Subscriptions to images: as reliable as their publishers are."""
+"""Subscriptions to images and clouds: as reliable as their publishers are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPRESSED = '/compressed'
 
 
 class ImageSubscription:
-    """Hear images.
+    """Hear images, or what else is large.
 
     With the reliability `auto` reliably until a publisher is seen that isn't: over Fast DDS's
     default transports frames arrive whole only where what was lost is sent again.
@@ -32,19 +32,21 @@ class ImageSubscription:
         kind: type[Any],
         topic: str,
         take: Callable[[Any], None],
-        config: NodeConfig,
+        reliability: str = 'auto',
+        depth: int = 1,
     ) -> None:
-        """Subscribe with the QoS of a configuration; `take` gets every message."""
+        """Subscribe; `take` gets every message, of which `depth` may wait."""
         self.kind = kind
         self.topic = topic
-        self._node, self._config, self._take = node, config, take
+        self._node, self._take = node, take
+        self._asked_for, self._depth = reliability, depth
         self._subscription: Any = None
         self._reliability = ''
         self.agree()
 
     def agree(self) -> None:
         """Be reliable where all publishers are; anew where that has changed."""
-        wanted = self._config.image_reliability
+        wanted = self._asked_for
         if wanted == 'auto':
             offered = {
                 end.qos_profile.reliability
@@ -60,7 +62,7 @@ class ImageSubscription:
             self.kind,
             self.topic,
             self._take,
-            qos.image_profile(wanted, self._config.image_depth),
+            qos.image_profile(wanted, self._depth),
             event_callbacks=qos.telling_incompatible(lambda _: self.agree()),
         )
 
@@ -75,7 +77,12 @@ def subscribe_to_camera(
     node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
 ) -> ImageSubscription:
     """Hear the camera, raw or compressed."""
-    topic = node.resolve_topic_name('image')
-    if config.image_transport == 'compressed':
-        return ImageSubscription(node, CompressedImage, topic + COMPRESSED, take, config)
-    return ImageSubscription(node, Image, topic, take, config)
+    compressed = config.image_transport == 'compressed'
+    return ImageSubscription(
+        node,
+        CompressedImage if compressed else Image,
+        node.resolve_topic_name('image') + (COMPRESSED if compressed else ''),
+        take,
+        config.image_reliability,
+        config.image_depth,
+    )

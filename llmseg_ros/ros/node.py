@@ -26,6 +26,7 @@ from llmseg_ros.ros import qos, silence
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
+from llmseg_ros.ros.ending import end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
@@ -340,26 +341,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-def launcher_gone() -> bool:
-    """Return whether the launch process that is to outlive the node has ended."""
-    launcher = os.environ.get('LLMSEG_LAUNCH_PID')
-    if not launcher:
-        return False
-    try:
-        os.kill(int(launcher), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it runs under another user
-        return False
-    return False
-
-
-def end_by(handler: Any) -> None:
-    """Handle the signals that end the node."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
 
 
 if __name__ == '__main__':

@@ -22,9 +22,11 @@ from std_msgs.msg import Header
 from llmseg_ros.mapping.geometry import Camera, camera_from_info
 from llmseg_ros.mapping.point_cloud2 import read_cloud
 from llmseg_ros.ros.conversions import array_to_image
+from llmseg_ros.ros.depth_results import class_mask
 from llmseg_ros.ros.depth_subscription import DepthSubscription, HeldDepth, stamp_ns
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.point_cloud import camera_to_info
+from llmseg_ros.segmentation import ClassResult, Segmentation
 
 CAT = data.chelsea()  # 451 x 300
 HEIGHT, WIDTH = CAT.shape[:2]
@@ -200,6 +202,16 @@ def test_nothing_is_made_without_subscribers(rig: Rig, peer: Any) -> None:
     assert int(after['frames out']) > int(before['frames out'])
 
 
+def test_the_mask_is_of_the_classes_asked_for() -> None:
+    classes = tuple(
+        ClassResult(n, name, 1.0, 1, (0, 0, 1, 1)) for n, name in ((3, 'cat'), (7, 'Cup'))
+    )
+    labels = np.array([[0, 3, 7]], np.uint16)
+    result = Segmentation(labels, np.ones((1, 3), np.float32), classes, 1, {})
+    assert class_mask(result, 'cup , zebra').tolist() == [[0, 0, 255]]
+    assert class_mask(result, '').tolist() == [[0, 255, 255]]
+
+
 def test_the_nearest_depth_within_the_slop_counts() -> None:
     def depth(stamp: float) -> Image:
         return Image(header=header(stamp))
@@ -227,6 +239,6 @@ def test_compressed_depth_is_heard_and_let_go_of(peer: Any) -> None:
     publisher.publish(message)
     peer.spin_until(lambda: held.depth is not None)
     assert stamp_ns(held.depth.header) == 5_000_000_000
-    del held
+    held = None
     assert len(subscription._held) == 0
     subscription.destroy()
