@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
-from diagnostic_msgs.msg import DiagnosticArray
 from llmseg_ros.srv import SetClasses
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -102,11 +101,8 @@ def rig(seg: Any, peer: Any) -> Rig:
 
 def values(peer: Any) -> dict[str, str]:
     """Return what the node's next diagnostics say."""
-    heard = peer.collect(DiagnosticArray, '/diagnostics')
-    peer.spin_until(lambda: heard)
-    return {'message': heard[-1].status[0].message} | {
-        pair.key: pair.value for pair in heard[-1].status[0].values
-    }
+    found: dict[str, str] = peer.diagnostics('/seg')
+    return found
 
 
 @pytest.mark.parametrize('depth_first', [True, False], ids=['depth first', 'frame first'])
