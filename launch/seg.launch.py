@@ -24,6 +24,7 @@ ARGUMENTS = (
     ('config', os.path.join(SHARE, 'config', 'seg.yaml'), 'parameter file of the node'),
     ('image', 'image', 'image topic of the camera, without /compressed'),
     ('image_transport', '', 'raw or compressed'),
+    ('depth', '', 'topic of depth registered to the images, for ~/points'),
     ('classes', '', 'class list to begin with, separated by commas'),
     ('encoder', '', 'imagenet, open_clip or simseg'),
     ('device', '', 'auto, cpu, cuda, cuda:N or mps'),
@@ -35,6 +36,7 @@ ARGUMENTS = (
 )
 PARAMETERS = {
     'image_transport': 'node.image_transport',
+    'depth': 'node.depth',
     'encoder': 'encoder.name',
     'device': 'encoder.device',
 }

@@ -22,7 +22,7 @@ from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import CAMERA_INFO_TYPE, IMAGE_TYPE, ODOMETRY_TYPE, TF_TYPES
 from llmseg_ros.bags.transforms import STATIC, frame_tree
 from llmseg_ros.decoding import BadImage
-from llmseg_ros.mapping.depth_messages import message_to_depth
+from llmseg_ros.mapping.depth_messages import COMPRESSED_DEPTH, info_beside, message_to_depth
 from llmseg_ros.mapping.geometry import (
     Camera,
     Floats,
@@ -93,7 +93,7 @@ def only_depth_topic(bag: Bag, image: str = '') -> str:
     """
     found = {c.topic for c in bag.connections if is_depth(c)} - {image}
     # Where a raw topic and its compressed twin are there, the raw one.
-    names = sorted(n for n in found if n.removesuffix('/compressedDepth') not in found - {n})
+    names = sorted(n for n in found if n.removesuffix(COMPRESSED_DEPTH) not in found - {n})
     if not names:
         raise BagError(f'the bag has no depth images; it has {topics_in_words(bag)}')
     if len(names) > 1:
@@ -109,15 +109,8 @@ def is_depth(connection: Connection) -> bool:
     if not connection.msgcount or connection.encoding not in IN_ROS:
         return False
     if connection.msgtype == COMPRESSED_TYPE:
-        return name.endswith('/compressedDepth')
+        return name.endswith(COMPRESSED_DEPTH)
     return connection.msgtype == IMAGE_TYPE and 'depth' in name
-
-
-def info_beside(topic: str) -> str:
-    """Return where a camera driver publishes the camera_info of an image topic."""
-    for transport in ('/compressedDepth', '/compressed'):
-        topic = topic.removesuffix(transport)
-    return f'{topic.rpartition("/")[0]}/camera_info'
 
 
 class BagDepth:

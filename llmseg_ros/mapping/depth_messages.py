@@ -13,6 +13,7 @@ from llmseg_ros.mapping.geometry import Floats, depth_in_metres
 
 KINDS = {'16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
 HEADER = struct.Struct('<iff')  # of compressedDepth: format, and of floats their quantisation
+COMPRESSED_DEPTH = '/compressedDepth'  # how topics of compressed_depth_image_transport end
 PNG = b'\x89PNG\r\n\x1a\n'
 
 
@@ -66,3 +67,10 @@ def decompressed_depth(message: Any) -> Floats:
     with np.errstate(divide='ignore', invalid='ignore'):
         depth = np.float32(scale) / (values.astype(np.float32) - np.float32(shift))
     return depth_in_metres(np.where(values, depth, np.float32(0)))
+
+
+def info_beside(topic: str) -> str:
+    """Return where a camera driver publishes the camera_info of an image topic."""
+    for transport in (COMPRESSED_DEPTH, '/compressed'):
+        topic = topic.removesuffix(transport)
+    return f'{topic.rpartition("/")[0]}/camera_info'

@@ -31,6 +31,8 @@ class FrameStatistics:
         rejected: that could not be used.
         failed: lost to an error in the segmentation.
         published: that led to a result.
+        clouds: that led to points, mask or depth as well.
+        without_depth: that could not, though somebody wanted them.
     """
 
     def __init__(self) -> None:
@@ -39,6 +41,8 @@ class FrameStatistics:
         self.rejected = 0
         self.failed = 0
         self.published = 0
+        self.clouds = 0
+        self.without_depth = 0
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._finished: deque[float] = deque()
@@ -55,6 +59,11 @@ class FrameStatistics:
         self.count('published')
         with self._lock:
             self._finished.append(time.monotonic())
+        self.add_times(timings_ms)
+
+    def add_times(self, timings_ms: Mapping[str, float]) -> None:
+        """Add times by stage to the windows."""
+        with self._lock:
             for stage, duration in timings_ms.items():
                 self._timings_ms.setdefault(stage, deque(maxlen=WINDOW)).append(duration)
 
@@ -100,6 +109,7 @@ class Health:
         restarted_s: since the worker had to be started anew.
         classes: in the list in force.
         asking_error: why subclasses can't be asked for; empty where they can, or needn't.
+        depth_error: why there are no points; empty where there are, or needn't be.
     """
 
     state: str
@@ -113,6 +123,7 @@ class Health:
     restarted_s: float = float('inf')
     classes: int = 1
     asking_error: str = ''
+    depth_error: str = ''
 
 
 def judge(health: Health) -> tuple[bytes, str]:
@@ -143,6 +154,8 @@ def problems(health: Health) -> Iterator[tuple[bytes, str]]:
         yield WARN, f'a frame was lost: {health.last_error}'
     if health.rejected_s < RECENT_S:
         yield WARN, 'frames are rejected, the log says why'
+    if health.depth_error:
+        yield WARN, health.depth_error
     if health.asking_error:
         yield WARN, f'no subclasses from the language model: {health.asking_error}'
 
@@ -152,6 +165,13 @@ def make_status(
 ) -> DiagnosticStatus:
     """Make the message of a node's health, with values to look up."""
     level, message = judge(health)
+    return status_message(name, hardware_id, level, message, values)
+
+
+def status_message(
+    name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, object]
+) -> DiagnosticStatus:
+    """Make the message of a node's level and values."""
     return DiagnosticStatus(
         name=name,
         hardware_id=hardware_id,

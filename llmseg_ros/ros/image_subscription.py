@@ -1,4 +1,4 @@
-"""The subscription to the camera: as reliable as its publishers are."""
+"""Subscriptions to images and clouds: as reliable as their publishers are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ COMPRESSED = '/compressed'
 
 
 class ImageSubscription:
-    """Hear the camera.
+    """Hear images, or what else is large.
 
-    With `image_reliability: auto` reliably until a publisher is seen that isn't: over Fast DDS's
+    With the reliability `auto` reliably until a publisher is seen that isn't: over Fast DDS's
     default transports frames arrive whole only where what was lost is sent again.
 
     Attributes:
@@ -27,20 +27,26 @@ class ImageSubscription:
     """
 
     def __init__(
-        self, node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+        self,
+        node: Node,
+        kind: type[Any],
+        topic: str,
+        take: Callable[[Any], None],
+        reliability: str = 'auto',
+        depth: int = 1,
     ) -> None:
-        """Subscribe; `take` gets every frame."""
-        compressed = config.image_transport == 'compressed'
-        self.kind: type[Any] = CompressedImage if compressed else Image
-        self.topic: str = node.resolve_topic_name('image') + (COMPRESSED if compressed else '')
-        self._node, self._config, self._take = node, config, take
+        """Subscribe; `take` gets every message, of which `depth` may wait."""
+        self.kind = kind
+        self.topic = topic
+        self._node, self._take = node, take
+        self._asked_for, self._depth = reliability, depth
         self._subscription: Any = None
         self._reliability = ''
         self.agree()
 
     def agree(self) -> None:
         """Be reliable where all publishers are; anew where that has changed."""
-        wanted = self._config.image_reliability
+        wanted = self._asked_for
         if wanted == 'auto':
             offered = {
                 end.qos_profile.reliability
@@ -56,7 +62,7 @@ class ImageSubscription:
             self.kind,
             self.topic,
             self._take,
-            qos.image_profile(wanted, self._config.image_depth),
+            qos.image_profile(wanted, self._depth),
             event_callbacks=qos.telling_incompatible(lambda _: self.agree()),
         )
 
@@ -65,3 +71,18 @@ class ImageSubscription:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+
+def subscribe_to_camera(
+    node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+) -> ImageSubscription:
+    """Hear the camera, raw or compressed."""
+    compressed = config.image_transport == 'compressed'
+    return ImageSubscription(
+        node,
+        CompressedImage if compressed else Image,
+        node.resolve_topic_name('image') + (COMPRESSED if compressed else ''),
+        take,
+        config.image_reliability,
+        config.image_depth,
+    )

@@ -26,7 +26,8 @@ from llmseg_ros.ros import qos, silence
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
-from llmseg_ros.ros.image_subscription import ImageSubscription
+from llmseg_ros.ros.ending import end_by, launcher_gone
+from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
 from llmseg_ros.ros.transport import choose_profile
@@ -123,7 +124,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         """Start the worker and subscribe to the camera."""
         assert self._pipeline is not None
         self._pipeline.start()
-        self._images = ImageSubscription(self, self._config, self._pipeline.take)
+        self._pipeline.depth.start()
+        self._images = subscribe_to_camera(self, self._config, self._pipeline.take)
         self._activated, self._state = time.monotonic(), 'active'
         self.get_logger().info(f'listening to {self._images.topic}')
         return super().on_activate(state)
@@ -159,6 +161,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._images is not None:
             self._images.destroy()
             self._images = None
+        if self._pipeline is not None:
+            self._pipeline.depth.stop()
         if self._pipeline is not None and not self._pipeline.stop(timeout_s):
             self.get_logger().warning('the frame in work is not waited for any longer')
 
@@ -226,6 +230,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             pipeline.start()
         if self._images is not None:
             self._images.agree()
+        if pipeline is not None:
+            pipeline.depth.agree()
         self._log_troubles()
         status = make_status(
             name=self.get_fully_qualified_name(),
@@ -272,6 +278,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             restarted_s=now - self._restarted,
             classes=len(self._class_list.label_map.classes),
             asking_error=self._segmenter.asking.problem if self._segmenter else '',
+            depth_error=pipeline.depth.problem if pipeline else '',
         )
 
     def _values(self) -> dict[str, object]:
@@ -285,6 +292,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             'frames rejected': counts.rejected,
             'frames lost to errors': counts.failed,
             'frames nobody wanted': counts.unwanted,
+            'clouds out': counts.clouds,
+            'frames without depth': counts.without_depth,
             'results per second': counts.rate_hz(),
         }
         for stage, (median, p95) in counts.percentiles_ms().items():
@@ -332,26 +341,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-def launcher_gone() -> bool:
-    """Return whether the launch process that is to outlive the node has ended."""
-    launcher = os.environ.get('LLMSEG_LAUNCH_PID')
-    if not launcher:
-        return False
-    try:
-        os.kill(int(launcher), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it runs under another user
-        return False
-    return False
-
-
-def end_by(handler: Any) -> None:
-    """Handle the signals that end the node."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,20 @@
-"""Write config/seg.yaml: python -m llmseg_ros.ros.parameter_file > config/seg.yaml."""
+"""Write the parameter files of the nodes, as they are shipped.
+
+python -m llmseg_ros.ros.parameter_file > config/seg.yaml
+python -m llmseg_ros.ros.parameter_file semantic_map > config/semantic_map.yaml
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from llmseg_ros.ros.map_settings import MAP_SECTIONS
 from llmseg_ros.ros.parameters import SECTIONS, as_parameter
 
 HEAD = """\
@@ -21,12 +28,19 @@ HEAD = """\
     # class list to begin with; ~/classes and ~/set_classes replace it
     classes: []
 """
+MAP_HEAD = """\
+# Every parameter of the node semantic_map with its default. Where it says "restart" a parameter is
+# fixed when the node starts.
+# Made by python -m llmseg_ros.ros.parameter_file semantic_map of what the settings' fields say.
+/**:
+  ros__parameters:
+"""
 
 
-def parameter_file() -> str:
+def parameter_file(head: str = HEAD, sections: Mapping[str, type[Any]] = SECTIONS) -> str:
     """Return a parameter file with every setting, its default and what is allowed."""
-    lines = [HEAD]
-    for name, section in SECTIONS.items():
+    lines = [head] if head is HEAD else [head.rstrip('\n')]
+    for name, section in sections.items():
         lines.append(f'    {name}:')
         for field in dataclasses.fields(section):
             for line in textwrap.wrap(describe(field), 92):
@@ -47,4 +61,5 @@ def describe(field: dataclasses.Field[Any]) -> str:
 
 
 if __name__ == '__main__':
-    print(parameter_file(), end='')
+    of_map = sys.argv[1:] == ['semantic_map']
+    print(parameter_file(MAP_HEAD, MAP_SECTIONS) if of_map else parameter_file(), end='')

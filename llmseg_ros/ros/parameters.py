@@ -43,6 +43,25 @@ class NodeConfig:
     image_depth: int = setting(
         1, 'frames the image subscription holds', low=1, high=100, restart=True
     )
+    depth: str = setting(
+        '',
+        'topic of depth registered to the images, raw or .../compressedDepth, for ~/points, ~/mask '
+        'and ~/depth; empty: none',
+        restart=True,
+    )
+    depth_info: str = setting(
+        '', 'topic of its CameraInfo; empty: camera_info beside it', restart=True
+    )
+    depth_slop: float = setting(
+        0.02,
+        'seconds between a frame and its depth, where none has its very stamp',
+        low=0.0,
+        high=1.0,
+    )
+    mask_classes: str = setting(
+        '',
+        'classes of ~/mask, which ~/depth leaves out, separated by commas; empty: every class',
+    )
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -66,9 +85,7 @@ def declare_parameters(node: Node) -> list[str]:
     Raises:
         ConfigError: a value given is of the wrong type or out of range.
     """
-    for name, field in FIELDS.items():
-        value = check_setting(field, given(node, name, as_parameter(field.default)), name)
-        node.declare_parameter(name, as_parameter(value), descriptor(field), ignore_override=True)
+    declare_settings(node, FIELDS)
     node.declare_parameter(
         CLASSES,
         check_classes(given(node, CLASSES, [])),
@@ -76,6 +93,22 @@ def declare_parameters(node: Node) -> list[str]:
         ParameterDescriptor(description='class list to begin with', dynamic_typing=True),
         ignore_override=True,
     )
+    return unknown_parameters(node)
+
+
+def declare_settings(node: Node, fields: Mapping[str, dataclasses.Field[Any]]) -> None:
+    """Declare a parameter for each field, with what the parameter files give.
+
+    Raises:
+        ConfigError: a value given is of the wrong type or out of range.
+    """
+    for name, field in fields.items():
+        value = check_setting(field, given(node, name, as_parameter(field.default)), name)
+        node.declare_parameter(name, as_parameter(value), descriptor(field), ignore_override=True)
+
+
+def unknown_parameters(node: Node) -> list[str]:
+    """Return what was given under names that no parameter has."""
     # rclpy passes over names never declared without a word, and has no public list of them.
     names = {name for name in node._parameter_overrides if not name.startswith('qos_overrides.')}
     return sorted(name for name in names if not node.has_parameter(name))
@@ -137,12 +170,19 @@ def read_configs(
     Raises:
         ConfigError: a changed value is not allowed.
     """
-    values: dict[str, Any] = {name: node.get_parameter(name).value for name in FIELDS}
-    values.update({p.name: p.value for p in changed if p.name in FIELDS})
-    values = {name: as_setting(value) for name, value in values.items()}
-    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for name, value in values.items():
-        section, key = name.split('.', 1)
-        sections[section][key] = value
+    sections = read_sections(node, FIELDS, changed)
     own: Mapping[str, Any] = sections.pop('node')
     return build_section(NodeConfig, own, 'node'), build_config(sections)
+
+
+def read_sections(
+    node: Node, names: Iterable[str], changed: Iterable[Parameter] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return the settings in force and those about to change, by section."""
+    values: dict[str, Any] = {name: node.get_parameter(name).value for name in names}
+    values.update({p.name: p.value for p in changed if p.name in values})
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        section, key = name.split('.', 1)
+        sections.setdefault(section, {})[key] = as_setting(value)
+    return sections

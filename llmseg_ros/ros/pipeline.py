@@ -16,6 +16,8 @@ from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
 from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.ros.depth_results import DepthResults
+from llmseg_ros.ros.depth_subscription import HeldDepth
 from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.results import ResultPublishers
@@ -31,11 +33,19 @@ LOG_EVERY_S = 10.0  # of each kind
 CLOCK_JUMP_S = 1.0  # backwards, by which a stamp is no late frame but another run of a bag
 
 
+class TakenFrame(NamedTuple):
+    """A frame, and the depth kept for it where somebody wants points."""
+
+    message: Image | CompressedImage
+    depth: HeldDepth | None
+
+
 class FrameInWork(NamedTuple):
     """A frame between the two threads.
 
     Attributes:
         header: of its message.
+        depth: kept for it where somebody wants points.
         stamp: in nanoseconds.
         found: what was found in it.
         started: when work on it began, by time.perf_counter.
@@ -44,6 +54,7 @@ class FrameInWork(NamedTuple):
     """
 
     header: Header
+    depth: HeldDepth | None
     stamp: int
     found: Found
     started: float
@@ -60,6 +71,7 @@ class FramePipeline:
     Attributes:
         config: of the node; may be replaced between two frames.
         last_error: of the last frame lost, one sentence.
+        depth: points, masks and depth of the frames.
     """
 
     def __init__(
@@ -71,7 +83,7 @@ class FramePipeline:
     ) -> None:
         self.config = config
         self.last_error = ''
-        self._finder: Worker[Image | CompressedImage] = Worker(
+        self._finder: Worker[TakenFrame] = Worker(
             partial(self._at_its_own_cost, self._find), 'find'
         )
         self._finisher: Worker[FrameInWork] = Worker(
@@ -80,6 +92,7 @@ class FramePipeline:
         self._node = node
         self._segmenter = segmenter
         self._results = ResultPublishers(node)
+        self.depth = DepthResults(node, config, frame_statistics)
         self._statistics = frame_statistics
         self._logged: dict[str, float] = {}
         self._newest_stamp = 0.0
@@ -89,7 +102,7 @@ class FramePipeline:
     @property
     def wanted(self) -> bool:
         """Whether frames are to be worked on."""
-        return not self.config.lazy or self._results.wanted()
+        return not self.config.lazy or self._results.wanted() or self.depth.wanted()
 
     @property
     def alive(self) -> bool:
@@ -118,13 +131,15 @@ class FramePipeline:
         self._statistics.count('received')
         self._notice_clock_jump(message)
         if self.wanted:
-            self._finder.put(message)
+            held = self.depth.hold(message.header, self.config.depth_slop)
+            self._finder.put(TakenFrame(message, held))
         else:
             self._statistics.count('unwanted')
 
     def destroy(self) -> None:
         """Withdraw the results' topics."""
         self._results.destroy()
+        self.depth.destroy()
 
     def _notice_clock_jump(self, message: Image | CompressedImage) -> None:
         stamp = seconds(message)
@@ -149,7 +164,8 @@ class FramePipeline:
             self._log('error', type(error).__name__, f'frame lost: {self.last_error}')
             self._node.get_logger().debug(traceback.format_exc())
 
-    def _find(self, message: Image | CompressedImage) -> None:
+    def _find(self, taken: TakenFrame) -> None:
+        message = taken.message
         started = time.perf_counter()
         to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
         rgb = to_rgb(message, self._segmenter.config.images.sixteen_bit)
@@ -159,7 +175,7 @@ class FramePipeline:
         found = self._in_memory(lambda: self._segmenter.find(rgb, previous))
         self._previous = stamp, found
         ended = time.perf_counter()
-        frame = FrameInWork(message.header, stamp, found, started, convert_ms, ended)
+        frame = FrameInWork(message.header, taken.depth, stamp, found, started, convert_ms, ended)
         self._finisher.wait_idle()  # results in order, and one frame at most between the threads
         if not self._segmenter.overlaps:
             self._finish(frame)
@@ -186,8 +202,13 @@ class FramePipeline:
         age_ms = (self._node.get_clock().now().nanoseconds - frame.stamp) / 1e6
         if frame.stamp and age_ms >= 0:  # without /clock the simulated time stays 0
             timings_ms['age'] = age_ms
+        self.depth.publish(
+            frame.found.rgb, segmentation, frame.header, frame.depth, self.config.mask_classes
+        )
+        if frame.depth is not None:
+            timings_ms['points'] = 1000 * (time.perf_counter() - published)
         self._statistics.add_result(timings_ms)
-        self._finish_s = published - resumed
+        self._finish_s = time.perf_counter() - resumed
 
     def _in_memory(self, work: Callable[[], Result]) -> Result:
         """Work; where the GPU's memory is short, once more with half as many windows at once."""

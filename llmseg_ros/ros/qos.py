@@ -25,6 +25,8 @@ LATCHED = QoSProfile(
 # A subscription that asks for latched messages does not hear volatile publishers at all, one
 # that doesn't never gets what was published before it came: the class list takes both.
 UNLATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# Large: what waits for a slow subscriber is memory. Best-effort subscribers hear it too.
+CLOUDS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 # rclpy's own warnings of incompatible endpoints don't say whose they are, and would warn of

@@ -17,8 +17,18 @@ from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.files import WriteError
 from llmseg_ros.images import BadImage
 from llmseg_ros.mapping.depth_messages import message_to_depth
+from llmseg_ros.mapping.geometry import GeometryError
 from llmseg_ros.mapping.ply import write_ply
-from llmseg_ros.mapping.point_cloud2 import FIELDS, POINT_BYTES, pack_cloud
+from llmseg_ros.mapping.point_cloud2 import (
+    FIELDS,
+    POINT_BYTES,
+    VOXEL_FIELDS,
+    VOXEL_LAYOUT,
+    cloud_table,
+    pack_cloud,
+    pack_voxels,
+    read_cloud,
+)
 from llmseg_ros.mapping.voxels import Voxels
 
 from ..helpers.disk import room_for
@@ -157,3 +167,118 @@ def test_compressed_float_depth() -> None:
 def test_bad_depth(message: Any, reason: str) -> None:
     with pytest.raises(BadImage, match=reason):
         message_to_depth(message)
+
+
+def cloud_message(table: Any, padding: int = 0) -> SimpleNamespace:
+    """Return a structured (H, W) array as a PointCloud2, as any other library might write it."""
+    big = table.dtype['x'].byteorder == '>'
+    kinds = {'f4': 7, 'u4': 6, 'u2': 4, 'f8': 8}
+    fields = [
+        SimpleNamespace(
+            name=name, offset=offset, datatype=kinds[kind.newbyteorder('=').str[1:]], count=1
+        )
+        for name, (kind, offset) in table.dtype.fields.items()
+    ]
+    rows = [row.tobytes() + bytes(padding) for row in table]
+    return SimpleNamespace(
+        height=table.shape[0],
+        width=table.shape[1],
+        point_step=table.dtype.itemsize,
+        row_step=len(rows[0]),
+        is_bigendian=big,
+        fields=fields,
+        data=b''.join(rows),
+    )
+
+
+def some_table(order: str = '<', names: str = 'x y z rgba label confidence') -> Any:
+    kinds = {'x': 'f4', 'y': 'f4', 'z': 'f4', 'rgba': 'u4', 'label': 'u2', 'confidence': 'f4'}
+    table = np.zeros((2, 3), [(name, order + kinds[name]) for name in names.split()])
+    for axis, value in zip('xyz', (0.5, -1.5, 2.0), strict=True):
+        table[axis] = value + np.arange(6).reshape(2, 3)
+    table['rgba'] = 0xFF102030
+    table['label'] = 1000
+    table['confidence'] = 0.25
+    return table
+
+
+@pytest.mark.parametrize('names', ['x y z rgba label confidence', 'label confidence z y x rgba'])
+@pytest.mark.parametrize('order', ['<', '>'])
+@pytest.mark.parametrize('padding', [0, 5])
+def test_clouds_of_any_layout_are_read(names: str, order: str, padding: int) -> None:
+    table = some_table(order, names)
+    found = read_cloud(cloud_message(table, padding))
+    for axis, name in enumerate('xyz'):
+        np.testing.assert_array_equal(found.points[..., axis], table[name])
+    assert found.points.dtype == np.float32
+    assert (found.rgb == (0x10, 0x20, 0x30)).all()
+    assert (found.labels == 1000).all()
+    assert (found.confidence == 0.25).all()
+
+
+def test_what_is_packed_is_read_back() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    points[0, 0] = np.nan
+    rgb = rng.integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    labels = rng.integers(0, 65536, (4, 5)).astype(np.uint16)
+    confidence = rng.random((4, 5)).astype(np.float32)
+    message = SimpleNamespace(
+        height=4,
+        width=5,
+        point_step=POINT_BYTES,
+        row_step=5 * POINT_BYTES,
+        is_bigendian=False,
+        fields=[
+            SimpleNamespace(name=name, offset=offset, datatype=kind, count=1)
+            for name, offset, kind in FIELDS
+        ],
+        data=pack_cloud(points, rgb, labels, confidence).tobytes(),
+    )
+    for found, packed in zip(read_cloud(message), (points, rgb, labels, confidence), strict=True):
+        np.testing.assert_array_equal(found, packed)
+
+
+def test_voxels_are_packed_as_their_fields_say() -> None:
+    voxels = some_voxels()
+    fields = [
+        SimpleNamespace(name=name, offset=offset, datatype=kind, count=1)
+        for name, offset, kind in VOXEL_FIELDS
+    ]
+    size = VOXEL_LAYOUT.itemsize
+    data = pack_voxels(voxels).tobytes()
+    message = SimpleNamespace(
+        height=1, width=3, point_step=size, row_step=3 * size, is_bigendian=False, fields=fields,
+        data=data,
+    )  # fmt: skip
+    table = cloud_table(message)[0]
+    for axis, name in enumerate('xyz'):
+        np.testing.assert_array_equal(table[name], voxels.centres[:, axis].astype(np.float32))
+    for name in ('probability', 'views'):
+        np.testing.assert_array_equal(table[name], getattr(voxels, name))
+    np.testing.assert_array_equal(table['label'], voxels.labels)
+    np.testing.assert_array_equal(table['rgba'] >> 16 & 255, voxels.rgb[:, 0])
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'data': b'short'}, '3x2 points of 22 bytes, rows of 66 bytes, in 5 bytes'),
+        ({'width': 0}, '0x2 points is empty or too large'),
+        ({'row_step': 60, 'data': bytes(120)}, 'rows of 60 bytes'),
+        ({'point_step': 8, 'row_step': 66}, 'lie beyond its points'),
+        ({'fields': []}, 'has no field x: expected x, y, z, rgba, label, confidence'),
+    ],
+    ids=['data', 'width', 'rows', 'step', 'fields'],
+)
+def test_clouds_that_are_none(change: dict[str, Any], reason: str) -> None:
+    message = cloud_message(some_table())
+    vars(message).update(change)
+    with pytest.raises(GeometryError, match=reason):
+        read_cloud(message)
+
+
+def test_a_field_of_another_type_is_named() -> None:
+    table = some_table().astype([(n, 'f8' if n == 'x' else k) for n, k in some_table().dtype.descr])
+    with pytest.raises(GeometryError, match=r'the field x of the cloud is float64'):
+        read_cloud(cloud_message(table))

@@ -19,13 +19,13 @@ START_S = 240.0  # loading the model on a busy machine
 
 
 class SegProcess:
-    """The node, running as robots run it."""
+    """A node, seg unless another is named, running as robots run it."""
 
-    def __init__(self, folder: Path, *ros_arguments: str) -> None:
-        self.log_path = folder / 'seg_node.log'
+    def __init__(self, folder: Path, *ros_arguments: str, module: str = 'node') -> None:
+        self.log_path = folder / f'{module}.log'
         with self.log_path.open('wb') as log:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'llmseg_ros.ros.node', '--ros-args', *ros_arguments],
+                [sys.executable, '-m', f'llmseg_ros.ros.{module}', '--ros-args', *ros_arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
@@ -119,6 +119,21 @@ class Peer:
         self._of_this_test.append(lambda: self.node.destroy_publisher(publisher))
         return publisher
 
+    def diagnostics(self, name: str) -> dict[str, str]:
+        """Return what a node says next: its message, and its values by name."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        heard = self.collect(DiagnosticArray, '/diagnostics')
+        found: list[Any] = []
+
+        def said() -> bool:
+            found[:] = [s for message in heard for s in message.status if s.name == name]
+            return bool(found)
+
+        self.spin_until(said)
+        status = found[-1]
+        return {'message': status.message} | {pair.key: pair.value for pair in status.values}
+
     def tidy(self) -> None:
         """Remove what was for one test."""
         while self._of_this_test:
@@ -176,6 +191,7 @@ def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegP
 
     config = str(shipped_path('config/offline.yaml'))
     options = ('-p', 'imagenet.model:=lite0', '-p', 'imagenet.short_sides:=[160]')
+    options += ('-p', 'node.depth:=/depth/image')
     process = SegProcess(tmp_path_factory.mktemp('seg'), '--params-file', config, *options)
     process.wait_for_log('listening to /image')
     yield process

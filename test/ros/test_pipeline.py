@@ -24,7 +24,7 @@ from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.parameters import NodeConfig
-from llmseg_ros.ros.pipeline import FramePipeline
+from llmseg_ros.ros.pipeline import FramePipeline, TakenFrame
 from llmseg_ros.segmentation import Segmentation
 
 
@@ -92,7 +92,7 @@ def run(node: Any, segmenter: FaultySegmenter, *messages: Image) -> FrameStatist
     pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False), statistics)
     for message in messages:
         pipeline.take(message)
-        pipeline._at_its_own_cost(pipeline._find, message)
+        pipeline._at_its_own_cost(pipeline._find, TakenFrame(message, None))
     pipeline.destroy()
     return statistics
 

@@ -14,13 +14,15 @@ from llmseg_ros.files import shipped_path
 
 ONLY_SOMETIMES = {'/clock', '/seg/label_info'}  # with use_sim_time, with vision_msgs
 
+PATH = ".//profile[@node='{0}']/{1}s[@{2}='ALLOW']/{1}"
 
-def allowed(kind: str, access: str) -> set[str]:
-    """Return the names of a policy's topics or services under an access, in full."""
+
+def allowed(kind: str, access: str, node: str = 'seg') -> set[str]:
+    """Return the names of a node's topics or services under an access, in full."""
     root = ET.parse(shipped_path('config/sros2_policy.xml')).getroot()
-    names = [e.text or '' for e in root.iterfind(f".//{kind}s[@{access}='ALLOW']/{kind}")]
+    names = [e.text or '' for e in root.iterfind(PATH.format(node, kind, access))]
     assert len(names) == len(set(names))
-    return {f'/{name.replace("~", "seg").strip("/")}' for name in names}
+    return {f'/{name.replace("~", node).strip("/")}' for name in names}
 
 
 def test_the_policy_is_what_the_node_does(seg: Any, stranger: Any) -> None:
