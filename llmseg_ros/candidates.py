@@ -11,8 +11,8 @@ from llmseg_ros.config import BackgroundConfig, FusionConfig, GateConfig, Segmen
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.method.background import BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps
-from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names
-from llmseg_ros.method.patches import average_windows, whole_axis
+from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names, labels_at
+from llmseg_ros.method.patches import average_windows, grid_length, whole_axis
 from llmseg_ros.method.presence import (
     Candidates,
     evidence_scores,
@@ -159,6 +159,16 @@ def refine_fused(
             fused, scores_k, rgb, config.background, config.refine, features.input_3hw, shared
         ),
     )
+
+
+def label_probabilities(
+    fused: torch.Tensor | NameLogits, background: BackgroundConfig
+) -> torch.Tensor:
+    """Return the (k + 1, h, w) probabilities, background first, that fused labels begin with."""
+    if not isinstance(fused, NameLogits):
+        return fused.softmax(dim=0)
+    grid = [grid_length(axis) for axis in fused.axes]
+    return labels_at(fused, grid, background).softmax(dim=0)
 
 
 def held_classes(

@@ -32,6 +32,19 @@ class ClassResult:
     box: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """How probable background and each candidate are on the patches, before refinement.
+
+    Attributes:
+        ids: (k,) uint16 label values, background first.
+        probabilities_khw: (k, h, w) float32 in [0, 1], over the whole image.
+    """
+
+    ids: NDArray[np.uint16]
+    probabilities_khw: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """Labels of one image, and what led to them.
@@ -43,6 +56,7 @@ class Segmentation:
         version: of the class list the labels belong to.
         timings_ms: wall time by stage (encode, gate, fuse, refine).
         candidates: ids of the classes that passed the gate, for the gate of the next frame.
+        maps: what the labels were made of, where it was asked for.
     """
 
     labels: NDArray[np.uint16]
@@ -51,6 +65,7 @@ class Segmentation:
     version: int
     timings_ms: Mapping[str, float]
     candidates: frozenset[int] = frozenset()
+    maps: ClassMaps | None = None
 
     @property
     def found(self) -> tuple[ClassResult, ...]:

@@ -16,10 +16,17 @@ from llmseg_ros.candidates import (
     compete_by_name,
     find_candidates,
     fuse_candidates,
+    label_probabilities,
     order_by_size,
     refine_fused,
 )
-from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
+from llmseg_ros.classes import (
+    BACKGROUND_ID,
+    ClassRegistry,
+    ClassUpdate,
+    clean_names,
+    name_key,
+)
 from llmseg_ros.config import (
     SegmenterConfig,
     load_config,
@@ -29,7 +36,7 @@ from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS
 from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
-from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.segmentation import ClassMaps, ClassResult, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 from llmseg_ros.vocabulary import Vocabulary, describe_classes
@@ -111,6 +118,27 @@ class Segmenter:
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
             return dataclasses.replace(update, messages=(*update.messages, *self.notes))
 
+    def set_subclasses(self, name: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Let a class stand for these subclasses from the next frame on, whatever else is known.
+
+        Returns:
+            One sentence for every subclass refused or merged.
+
+        Raises:
+            KeyError: the class is not in the list.
+        """
+        cleaned, messages = clean_names(names)
+        with self._updating:
+            own = {name_key(entry.name): entry.name for entry in self._registry.current.classes}
+            name = own[name_key(name)]
+            self._resolver.know(name, Subclasses(tuple(cleaned), 'typed'))
+            self.vocabulary = self._describe(self._registry.renew(), self.config)
+        return tuple(messages)
+
+    def origin(self, name: str) -> str:
+        """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
+        return self._resolver.origin(name, self._resolver.resolve(name))
+
     @property
     def asking(self) -> AskingStatus:
         """How the asking of the language model goes."""
@@ -150,12 +178,18 @@ class Segmenter:
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
 
-    def segment(self, rgb: NDArray[np.uint8], previous: Segmentation | None = None) -> Segmentation:
+    def segment(
+        self,
+        rgb: NDArray[np.uint8],
+        previous: Segmentation | None = None,
+        with_maps: bool = False,
+    ) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.
 
         Args:
             rgb: the image.
             previous: of the frame before in a stream, for the gate's hysteresis.
+            with_maps: also tell how probable each candidate is where.
 
         Raises:
             ValueError: the image is empty, or not (H, W, 3) uint8.
@@ -166,7 +200,7 @@ class Segmenter:
         started = time.perf_counter()
         with torch.inference_mode():
             features = self.encoder.encode_image(rgb)
-        return self.segment_features(features, rgb, started, previous=previous)
+        return self.segment_features(features, rgb, started, previous=previous, with_maps=with_maps)
 
     def segment_features(
         self,
@@ -176,6 +210,7 @@ class Segmenter:
         config: SegmenterConfig | None = None,
         previous: Segmentation | None = None,
         shared: Shared | None = None,
+        with_maps: bool = False,
     ) -> Segmentation:
         """Segment an image that is already encoded, for several settings over one encoding.
 
@@ -187,6 +222,7 @@ class Segmenter:
             previous: of the frame before in a stream, for the gate's hysteresis.
             shared: of these features and this frame before, one for all settings: what they have
                 in common is computed once, the times are what each would take alone.
+            with_maps: also tell how probable each candidate is where.
 
         Raises:
             ValueError: `config` needs background words, the segmenter's own doesn't.
@@ -223,6 +259,7 @@ class Segmenter:
             )
             ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
             labels_hw = ids_k[best_hw]
+            maps = class_maps(ids_k, fused, config) if with_maps else None
         clock.lap('refine')
         return Segmentation(
             labels_hw,
@@ -231,6 +268,7 @@ class Segmenter:
             vocabulary.version,
             clock.timings_ms,
             frozenset(ids_k[1:][candidates.valid_k.cpu().numpy()].tolist()),
+            maps,
         )
 
 
@@ -268,6 +306,13 @@ def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.
     """Return the (k + 1,) ids of background and the candidates."""
     ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
     return np.array(ids, dtype=np.uint16)
+
+
+def class_maps(
+    ids_k: NDArray[np.uint16], fused: torch.Tensor | NameLogits, config: SegmenterConfig
+) -> ClassMaps:
+    """Return how probable the labels are on the patches."""
+    return ClassMaps(ids_k, label_probabilities(fused, config.background).float().cpu().numpy())
 
 
 def class_results(

@@ -17,7 +17,6 @@ from llmseg_ros.ros.diagnostics import (
     OK,
     STALE,
     WARN,
-    FrameStatistics,
     Health,
     format_value,
     judge,
