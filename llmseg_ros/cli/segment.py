@@ -97,7 +97,7 @@ def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
     Raises:
         CommandError: a folder or glob has no images, or it is none of these.
     """
-    from llmseg_ros.image_files import is_image_name
+    from llmseg_ros.image_files import images_below, is_image_name
 
     found: dict[str, Path] = {}
     for argument in arguments:
@@ -139,20 +139,6 @@ def refuse_what_is_no_image(argument: str) -> None:
         raise CommandError(f'{name} is a bag: `llmseg replay {name} --classes NAMES` segments it')
     if argument.startswith('/dev/video'):
         raise CommandError(f'{name} is a camera: start its ROS driver and the node')
-
-
-def images_below(folder: Path, out: Path) -> list[Path]:
-    """Return the image files of a folder and its subfolders, sorted, hidden ones left out."""
-    from llmseg_ros.image_files import is_image_name
-
-    return sorted(
-        Path(parent, name)
-        for parent, folders, names in os.walk(folder)
-        for name in names
-        if is_image_name(Path(name))
-        and not any(part.startswith('.') for part in Path(parent, name).relative_to(folder).parts)
-        and not Path(parent).resolve().is_relative_to(out.resolve())
-    )
 
 
 def output_stems(paths: Sequence[Path]) -> list[Path]:
