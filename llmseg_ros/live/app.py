@@ -15,11 +15,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from llmseg_ros.live.actions import parse_request, serve_request
 from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
 from llmseg_ros.live.hub import Hub, Viewer
 from llmseg_ros.live.page import render_page
-from llmseg_ros.live.actions import parse_request, serve_request
 from llmseg_ros.live.saving import FILES, Unsaved
 from llmseg_ros.live.session import LiveError, Session
 

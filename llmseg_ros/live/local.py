@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.live.frames import ClassShare, LiveFrame
-from llmseg_ros.live.reader import FrameReader, LiveSource, SourceFrame
+from llmseg_ros.live.reader import FrameReader, LiveSource, TakenFrame
 from llmseg_ros.live.session import LiveError, describe_class
 from llmseg_ros.live.thresholds import describe_thresholds, with_threshold
 from llmseg_ros.segmentation import Segmentation, frame_before
@@ -32,10 +32,10 @@ class LocalSession:
         self._segmenter = segmenter
         self._source = source
         self._statistics = FrameStatistics()
-        self._worker: Worker[SourceFrame] = Worker(self._work_on, 'live segment')
+        self._worker: Worker[TakenFrame] = Worker(self._work_on, 'live segment')
         self._reader = FrameReader(source, self._take)
         self._previous: tuple[int, Segmentation] | None = None
-        self._item: SourceFrame | None = None
+        self._item: TakenFrame | None = None
         self._trouble = ''
         self._described: tuple[int, list[dict[str, Any]]] = (-1, [])
 
@@ -119,10 +119,10 @@ class LocalSession:
         """While paused, show the next frame."""
         self._reader.step()
 
-    def _take(self, frame: SourceFrame) -> None:
+    def _take(self, item: TakenFrame) -> None:
         self._statistics.count('received')
-        self._item = frame
-        self._worker.put(frame)
+        self._item = item
+        self._worker.put(item)
 
     def _again(self) -> None:
         """Segment the frame that is shown once more, unless others are coming anyway."""
@@ -146,7 +146,7 @@ class LocalSession:
             self._described = vocabulary.version, described
         return self._described[1]
 
-    def _work_on(self, item: SourceFrame) -> None:
+    def _work_on(self, item: TakenFrame) -> None:
         try:
             self._segment(item)
         except Exception as error:  # whatever it is, it costs this frame alone
@@ -155,11 +155,11 @@ class LocalSession:
         else:
             self._trouble = ''
 
-    def _segment(self, item: SourceFrame) -> None:
-        stamp = round(1e9 * item.stamp)
+    def _segment(self, item: TakenFrame) -> None:
+        stamp = round(1e9 * item.frame.stamp)
         started = time.perf_counter()
         result = self._segmenter.segment(
-            item.rgb, frame_before(self._previous, stamp), with_maps=True
+            item.frame.rgb, frame_before(self._previous, stamp), with_maps=True
         )
         self._previous = stamp, result
         total_ms = 1000 * (time.perf_counter() - started)
@@ -173,7 +173,7 @@ class LocalSession:
 
 def to_live_frame(
     number: int,
-    item: SourceFrame,
+    item: TakenFrame,
     result: Segmentation,
     timings_ms: dict[str, float],
     age_ms: float,
@@ -183,8 +183,8 @@ def to_live_frame(
     confidence: NDArray[np.uint8] = cv2.convertScaleAbs(result.confidence, alpha=255.0)
     return LiveFrame(
         number,
-        item.name,
-        item.rgb,
+        item.frame.name,
+        item.frame.rgb,
         result.labels,
         confidence,
         tuple(ClassShare(c.id, c.area / pixels, c.score) for c in result.classes),

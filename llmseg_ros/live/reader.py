@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-Picture = tuple[NDArray[np.uint8], float, str]  # (H, W, 3) RGB, seconds, name
+from llmseg_ros.frame_sources import FrameSource, TimedFrame
 
 LATE_S = 1.0  # behind the stamps, by which a source is followed from now on
-
-
-class SourceFrame(NamedTuple):
-    """A frame of a source.
-
-    Attributes:
-        rgb: (H, W, 3) uint8.
-        stamp: seconds, in the source's own time.
-        name: of its file or scene; may be empty.
-        taken: when it was read, by time.monotonic.
-    """
-
-    rgb: NDArray[np.uint8]
-    stamp: float
-    name: str
-    taken: float
 
 
 @dataclass(frozen=True)
@@ -39,28 +19,31 @@ class LiveSource:
 
     Attributes:
         name: as pages show it.
-        read: opens the source and yields (rgb, seconds, name); raises an exception whose message
-            is one sentence.
-        live: frames come when they come, and begin anew with every opening, as of a camera; else
-            they are paced by their stamps.
-        repeats: begun again when through.
+        open: begins at the first frame; raises SourceError.
     """
 
     name: str
-    read: Callable[[], Iterable[Picture]]
-    live: bool = False
-    repeats: bool = True
+    open: Callable[[], FrameSource]
+
+
+class TakenFrame(NamedTuple):
+    """A frame, and when it was taken by time.monotonic."""
+
+    frame: TimedFrame
+    taken: float
 
 
 class FrameReader:
-    """Read a source on a thread of its own; it waits while nobody looks or it is paused.
+    """Read a source again and again on a thread of its own; wait while nobody looks, or paused.
+
+    A single picture is read once. A camera is closed while nobody looks.
 
     Attributes:
         paused: frames are held.
-        trouble: why no more frames come, one sentence; empty where they do.
+        trouble: why no more frames come, or what could not be read; empty where all is well.
     """
 
-    def __init__(self, source: LiveSource, take: Callable[[SourceFrame], None]) -> None:
+    def __init__(self, source: LiveSource, take: Callable[[TakenFrame], None]) -> None:
         self.paused = False
         self.trouble = ''
         self._source = source
@@ -105,33 +88,35 @@ class FrameReader:
 
     def _run(self) -> None:
         while not self._closed:
+            self._wait_until_wanted()
             try:
-                seen = self._read_once()
-            except Exception as error:  # of any source; the page says so
-                self.trouble, seen = ' '.join(str(error).split()), 0
-            if self._closed:
-                return
-            if seen < 2 or not self._source.repeats:
+                again = self._closed or self._read_once()
+            except Exception as error:  # of whatever source; the page tells it
+                self.trouble, again = ' '.join(str(error).split()), False
+            if not again:
                 self._rest()
 
-    def _read_once(self) -> int:
-        """Hand on the source's frames until it ends; return how many there were."""
-        self._wait_until_wanted()
-        seen, clock = 0, Pace()
-        with contextlib.closing(opened(self._source)) as frames:
-            for rgb, stamp, name in frames:
-                if not self._source.live:
-                    self._sleep(clock.due_in(stamp))
-                if self._wait_until_wanted():
-                    clock.restart()
-                    if self._source.live and not self.paused:
-                        return 2  # what the camera has kept is old by now: open it anew
+    def _read_once(self) -> bool:
+        """Hand on a source's frames until it ends; return whether to begin it again."""
+        seen, pace = 0, Pace()
+        with self._source.open() as source:
+            is_camera = source.kind == 'camera'
+            for frame in source:
+                if seen:
+                    self._sleep(0.0 if is_camera else pace.due_in(frame.stamp))
+                    if is_camera and not self._watched:
+                        return True
+                    if self._wait_until_wanted():
+                        pace.restart(frame.stamp)
+                else:
+                    pace.restart(frame.stamp)
                 if self._closed:
-                    break
-                self.trouble = ''
-                self._take(SourceFrame(rgb, stamp, name, time.monotonic()))
+                    return True
+                self._take(TakenFrame(frame, time.monotonic()))
                 seen += 1
-        return seen
+                self.trouble = ''
+            self.trouble = '; '.join(source.notes)
+        return seen > 1
 
     def _wait_until_wanted(self) -> bool:
         """Wait until a frame may go on; return whether there was a wait."""
@@ -150,7 +135,7 @@ class FrameReader:
             self._changed.wait_for(lambda: self._closed or self._steps > 0, timeout=seconds)
 
     def _rest(self) -> None:
-        """Wait for the end, or for a new start of what repeats, asked for by `step`."""
+        """Wait for the end, or until `step` asks for a new start."""
         with self._changed:
             self._waits = True
             self._changed.wait_for(lambda: self._closed or self._steps > 0)
@@ -161,20 +146,15 @@ class Pace:
     """Frames at the distance of their stamps."""
 
     def __init__(self) -> None:
-        self._offset: float | None = None
+        self._offset = 0.0
 
-    def restart(self) -> None:
-        """Take the next stamp for now."""
-        self._offset = None
+    def restart(self, stamp: float) -> None:
+        """Take a stamp for now."""
+        self._offset = time.monotonic() - stamp
 
     def due_in(self, stamp: float) -> float:
-        """Return the seconds until a frame is due; 0 where it is late."""
-        now = time.monotonic()
-        if self._offset is None or now - (stamp + self._offset) > LATE_S:
-            self._offset = now - stamp
-        return max(0.0, stamp + self._offset - now)
-
-
-def opened(source: LiveSource) -> Generator[Picture, None, None]:
-    """Open a source as a generator, whose end closes it."""
-    yield from source.read()
+        """Return the seconds until a frame is due; one that is very late is due now."""
+        wait = stamp + self._offset - time.monotonic()
+        if wait < -LATE_S:
+            self.restart(stamp)
+        return max(0.0, wait)

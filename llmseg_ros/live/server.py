@@ -46,9 +46,7 @@ def new_token(host: str) -> str:
     return '' if host in LOOPBACK else secrets.token_urlsafe(18)
 
 
-def serve(
-    session: Session, bound: socket.socket, token: str, on_start: Callable[[], None]
-) -> None:
+def serve(session: Session, bound: socket.socket, token: str, on_start: Callable[[], None]) -> None:
     """Serve until Ctrl-C or SIGTERM; the session is closed then."""
     app = LiveApp(session, token)
     config = uvicorn.Config(

@@ -149,14 +149,18 @@ def render(
 ) -> str:
     """Fill in the template; every text is escaped there."""
     names = ['report.js', *(['cloud.js'] if any(section.cloud for section in sections) else [])]
-    return templates(FOLDER).get_template('report.html.j2').render(
-        title=title,
-        encoder=summary['encoder'],
-        note=note,
-        facts=facts,
-        sections=sections,
-        scripts=[read_script(FOLDER / name) for name in names],
-        style=read_style(FOLDER / 'look.css', FOLDER / 'report.css'),
+    return (
+        templates(FOLDER)
+        .get_template('report.html.j2')
+        .render(
+            title=title,
+            encoder=summary['encoder'],
+            note=note,
+            facts=facts,
+            sections=sections,
+            scripts=[read_script(FOLDER / name) for name in names],
+            style=read_style(FOLDER / 'look.css', FOLDER / 'report.css'),
+        )
     )
 
 

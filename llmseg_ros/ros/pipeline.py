@@ -14,11 +14,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.results import ResultPublishers
-from llmseg_ros.system.worker import Worker
 from llmseg_ros.segmentation import Segmentation, frame_before
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import free_memory
+from llmseg_ros.system.worker import Worker
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,6 +21,7 @@ from llmseg_ros.ros.diagnostics import (
     format_value,
     judge,
 )
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 
 @pytest.mark.parametrize(
