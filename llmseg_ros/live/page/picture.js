@@ -125,7 +125,7 @@ function showFrame(frame) {
 // Hover
 
 function percentage(part) {
-  return `${Math.round(100 * part)} %`;
+  return part > 0.005 ? `${Math.round(100 * part)} %` : '< 1 %';
 }
 
 function probabilityAt(frame, place, x, y) {
@@ -141,7 +141,7 @@ function nextClasses(frame, x, y, id) {
   }
   const others = frame.maps.ids
     .map((other, place) => ({ other, part: probabilityAt(frame, place, x, y) }))
-    .filter(({ other, part }) => other !== id && part >= 0.005)
+    .filter(({ other }) => other !== id)
     .sort((a, b) => b.part - a.part)
     .slice(0, 3)
     .map(({ other, part }) => `${nameOf(other)} ${percentage(part)}`);
