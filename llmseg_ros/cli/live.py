@@ -11,6 +11,7 @@ import typer
 from llmseg_ros.cli.common import (
     CommandError,
     ConfigOption,
+    has_ros,
     note,
     parse_classes,
     printable,
@@ -22,7 +23,9 @@ from llmseg_ros.cli.common import (
 if TYPE_CHECKING:
     from llmseg_ros.live.reader import LiveSource
     from llmseg_ros.live.session import Session
+    from llmseg_ros.ros.live_session import NodeSession
 
+ASKED_S, LOOKED_S = 5.0, 1.5  # for a running node, where it is asked for and where it may be
 DEMO_CLASSES = ('cat', 'cup', 'rocket', 'person')
 DEMO_RATE = 4.0  # frames a second
 DEMO_FRAMES = 24  # of each scene
@@ -78,15 +81,60 @@ def live(
 
 
 def open_session(source: str | None, classes: str, config: Path | None, node: str) -> Session:
-    """Return the running node as a session, or a segmenter of ours on a source."""
-    if source == 'ros' or (source is None and config is None and not classes):
-        if source == 'ros':
-            require_ros('`llmseg live ros`')
-        session = None
+    """Return the running node as a session, or a segmenter of ours on a source.
+
+    Raises:
+        CommandError: the node is asked for and not there.
+    """
+    if source == 'ros':
+        require_ros('`llmseg live ros`')
+        if config is not None:
+            raise CommandError('a running node has its own configuration: leave out --config')
+        session = running_node(node, ASKED_S)
+        if session is None:
+            raise CommandError(
+                'no running node is found: start one with `ros2 launch llmseg_ros seg.launch.py`, '
+                'in the same ROS_DOMAIN_ID'
+            )
+        return with_classes(session, classes)
+    if source is None and config is None and has_ros():
+        with waiting('looking for a running node'):
+            session = running_node(node, LOOKED_S)
         if session is not None:
-            return session
+            return with_classes(session, classes)
+    if node:
+        raise CommandError(f'--node {printable(node)}: no such node runs')
     frames = demo_photographs() if source is None else named_source(source, config)
     return local_session(frames, classes, config, is_demo=source is None)
+
+
+def running_node(name: str, patience_s: float) -> NodeSession | None:
+    """Return the node that runs, None where there is none.
+
+    Raises:
+        CommandError: several run and none is named, or another is named.
+    """
+    from llmseg_ros.ros.live_session import Graph, NodeSession, running_nodes
+
+    graph = Graph()
+    found = running_nodes(graph, patience_s)
+    wanted = f'/{name.strip("/")}' if name else ''
+    if len(found) == 1 and wanted in ('', found[0]):
+        return NodeSession(graph, found[0])
+    if wanted in found:
+        return NodeSession(graph, wanted)
+    graph.close()
+    if found:
+        raise CommandError(f'these nodes run: {", ".join(found)}; name one of them with --node')
+    return None
+
+
+def with_classes(session: NodeSession, classes: str) -> NodeSession:
+    """Give a running node the classes of the command line."""
+    if classes:
+        for message in session.set_classes(parse_classes(classes)):
+            note(message)
+    return session
 
 
 def named_source(source: str, config: Path | None) -> LiveSource:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.settings import ConfigError, build_section
 
 # Those that count, by the choice of the stage.
-THRESHOLDS = {
+THRESHOLDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     'gate': {'share': ('share', 'minimum'), 'simseg': ('margin',)},
     'background': {'threshold': ('threshold',), 'probability': ('probability',)},
 }

@@ -147,8 +147,8 @@ def test_a_pixel_is_read_and_its_class_shown_as_heat(page: Any) -> None:
     assert ' cat ' in reading
     assert 'next background < 1 %' in reading
     heat = page.execute_script(
-        'showHeatOf(look.frame.ids.at(-1));'
-        'return [...mapOf(look.frame, look.frame.ids.at(-1)).values].reduce((a, b) => Math.max(a, b))'
+        'const id = look.frame.ids.at(-1); showHeatOf(id);'
+        'return Math.max(...mapOf(look.frame, id).values)'
     )
     assert heat > 127
     assert canvas.get_attribute('data-view') == 'heat'
