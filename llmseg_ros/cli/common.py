@@ -147,7 +147,7 @@ def track(items: Sequence[T], doing: str) -> Iterator[T]:
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[Callable[..., None]]:
+def progress(total: int | None, what: str) -> Iterator[Callable[..., None]]:
     """Give a function to call after each of `total` images or frames, or with a number of them.
 
     Rate and time left show on stderr where that is a terminal.

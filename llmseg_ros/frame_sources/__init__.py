@@ -6,14 +6,26 @@ from pathlib import Path
 
 from llmseg_ros.frame_sources.frames import FrameSource, SourceError, TimedFrame
 
-__all__ = ['FrameSource', 'SourceError', 'TimedFrame', 'open_source']
+__all__ = [
+    'FrameSource',
+    'SourceError',
+    'TimedFrame',
+    'is_camera',
+    'is_video_name',
+    'open_source',
+]
+
+VIDEO_SUFFIXES = (
+    *('.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts'),
+    *('.mxf', '.ogv', '.ts', '.webm', '.wmv', '.y4m'),
+)
 
 
 def open_source(source: str, topic: str = '', sixteen_bit: str = 'high_byte') -> FrameSource:
     """Open a camera, a video, a bag, a folder of pictures or a picture.
 
     Args:
-        source: a camera's number or /dev/videoN, else a path; `./0` is a file named 0.
+        source: a camera's number or device, else a path; `./0` is a file named 0.
         topic: of the camera in a bag; '' where there is only one.
         sixteen_bit: high_byte or stretch: how 16 bits of pictures and bags become 8.
 
@@ -46,9 +58,14 @@ def open_source(source: str, topic: str = '', sixteen_bit: str = 'high_byte') ->
 
 
 def is_camera(source: str) -> bool:
-    """Tell whether a text names a camera: a number, or /dev/videoN."""
-    number = source.removeprefix('/dev/video')
-    return number.isascii() and number.isdecimal()
+    """Tell whether a text names a camera: a number, /dev/videoN, or a name in /dev/v4l."""
+    number = source.isascii() and source.isdecimal()
+    return number or source.startswith(('/dev/video', '/dev/v4l/'))
+
+
+def is_video_name(source: str) -> bool:
+    """Tell whether a file is taken for a video by its name."""
+    return source.lower().endswith(VIDEO_SUFFIXES)
 
 
 def missing_in_words(source: str) -> str:

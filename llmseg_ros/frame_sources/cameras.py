@@ -7,11 +7,12 @@ says only that a camera did not open, and not whether it is missing, in use or f
 from __future__ import annotations
 
 import errno
+import functools
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def open_camera(device: str) -> FrameSource:
         SourceError: there is no such camera, it can't be used, or it sends nothing.
     """
     path = Path(f'/dev/video{int(device)}' if device.isdecimal() else device)
-    reader = CameraReader(opened_device(path), f'camera {device}')
+    reader = CameraReader(functools.partial(opened_device, path), f'camera {device}')
     try:
         reader.wait()
     except BaseException:
@@ -82,19 +83,18 @@ class CameraReader:
     """A thread that reads a live container, and keeps its newest frame.
 
     Attributes:
-        rate: frames a second that are announced, None where none is.
+        rate: frames a second that are announced, None where none is, and before the first frame.
     """
 
-    def __init__(self, container: Any, name: str) -> None:
-        """Take over an open container, whose first video stream is read; begin to read."""
-        self._container = container
-        self._stream = container.streams.video[0]
-        self.rate = float(self._stream.average_rate) if self._stream.average_rate else None
+    def __init__(self, opener: Callable[[], Any], name: str) -> None:
+        """Begin to read the first video stream of what `opener` opens."""
+        self.rate: float | None = None
+        self._opener = opener
         self._name = name
         self._changed = threading.Condition()
         self._newest: tuple[int, float, Any] | None = None  # number, seconds since 1970, frame
-        self._ended = ''  # why
-        # A daemon: a driver that hangs in a read can't be interrupted.
+        self._ended = ''  # why, in a sentence
+        # A daemon, which opens it too: a driver that hangs can't be interrupted.
         self._thread = threading.Thread(target=self._read, name='camera', daemon=True)
         self._thread.start()
 
@@ -107,8 +107,8 @@ class CameraReader:
         with self._changed:
             self._changed.wait_for(lambda: self._newest or self._ended, PATIENCE_S)
             if self._newest is None:
-                reason = self._ended or f'sent nothing for {PATIENCE_S:.0f} s'
-                raise SourceError(f'{self._name} {reason}')
+                silent = f'{self._name} has sent nothing for {PATIENCE_S:.0f} s'
+                raise SourceError(self._ended or silent)
 
     def frames(self, stem: str) -> Iterator[TimedFrame]:
         """Yield the newest frame, each once, until the reader is closed.
@@ -121,35 +121,39 @@ class CameraReader:
             with self._changed:
                 assert self._newest is not None
                 (number, stamp, frame), self._newest = self._newest, None
-            check_size(frame, Path(self._name))
+            check_size(frame, self._name)
             yield TimedFrame(to_rgb(frame), stamp, f'{stem}_{number:06d}', number)
 
     def close(self) -> None:
         """Stop reading and let go of the camera."""
-        with self._changed:
-            self._ended = self._ended or 'is closed'
-            self._changed.notify_all()
+        self._end(f'{self._name} is closed')
         self._thread.join(CLOSING_S)
 
-    def _read(self) -> None:
-        reason = 'has stopped'
-        try:
-            for number, frame in enumerate(self._decoded()):
-                with self._changed:
-                    if self._ended:
-                        break
-                    self._newest = number, time.time(), frame
-                    self._changed.notify_all()
-        except (OSError, av.FFmpegError) as error:
-            reason = f'has stopped: {error.strerror or error}'
-        finally:
-            self._container.close()
-            with self._changed:
-                self._ended = self._ended or reason
-                self._changed.notify_all()
+    def _end(self, sentence: str) -> None:
+        with self._changed:
+            self._ended = self._ended or sentence
+            self._changed.notify_all()
 
-    def _decoded(self) -> Iterator[Any]:
-        for packet in self._container.demux(self._stream):
+    def _read(self) -> None:
+        try:
+            with self._opener() as container:
+                for number, frame in enumerate(self._decoded(container)):
+                    with self._changed:
+                        if self._ended:
+                            return
+                        self._newest = number, time.time(), frame
+                        self._changed.notify_all()
+            self._end(f'{self._name} has stopped')
+        except SourceError as error:
+            self._end(str(error))
+        except Exception as error:  # the thread that waits is told, whatever it is
+            reason = getattr(error, 'strerror', None) or error
+            self._end(f'{self._name} has stopped: {reason}')
+
+    def _decoded(self, container: Any) -> Iterator[Any]:
+        stream = container.streams.video[0]
+        self.rate = float(stream.average_rate) if stream.average_rate else None
+        for packet in container.demux(stream):
             try:
                 frames = packet.decode()
             except av.InvalidDataError:

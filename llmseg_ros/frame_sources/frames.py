@@ -63,6 +63,13 @@ class FrameSource:
     duration: float | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def expected(self) -> int | None:
+        """How many frames to expect; None where that can't be told."""
+        if self.count is None and self.duration and self.rate:
+            return round(self.duration * self.rate)
+        return self.count
+
     def __iter__(self) -> Iterator[TimedFrame]:
         return self.frames
 

@@ -146,11 +146,11 @@ def timed_frames(
         )
 
 
-def check_size(frame: Any, path: Path) -> None:
+def check_size(frame: Any, source: object) -> None:
     """Raise SourceError for a frame with more pixels than are allowed."""
     if frame.width * frame.height > MAX_PIXELS:
         raise SourceError(
-            f'{path} has frames of {frame.width}x{frame.height}, more than the {MAX_PIXELS} '
+            f'{source} has frames of {frame.width}x{frame.height}, more than the {MAX_PIXELS} '
             'pixels allowed'
         )
 

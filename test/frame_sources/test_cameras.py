@@ -24,7 +24,7 @@ def test_a_device_that_is_no_camera() -> None:
 
 
 def live(graph: str) -> CameraReader:
-    return CameraReader(av.open(graph, format='lavfi'), 'camera 0')
+    return CameraReader(lambda: av.open(graph, format='lavfi'), 'camera 0')
 
 
 def test_a_slow_reader_gets_the_newest_frame() -> None:
@@ -57,7 +57,7 @@ def test_a_camera_that_stops() -> None:
 def test_a_camera_that_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('llmseg_ros.frame_sources.cameras.PATIENCE_S', 0.2)
     reader = live('testsrc=size=64x48:rate=1/2,realtime')
-    with pytest.raises(SourceError, match='camera 0 sent nothing'):
+    with pytest.raises(SourceError, match='camera 0 has sent nothing'):
         for _ in reader.frames('video0'):
             pass
     reader.close()

@@ -71,8 +71,8 @@ def test_display_matrix(
     path = turn(write_video(tmp_path / 'a.mp4', [corners()] * 2, [0, 40]), *matrix)
     for frame in read_all(path)[0]:
         assert frame.rgb.shape[:2] == size
-        assert frame.rgb[8, 8] == pytest.approx(upper_left, abs=12)
-        assert frame.rgb[8, -8] == pytest.approx(upper_right, abs=12)
+        assert frame.rgb[8, 8].astype(int) == pytest.approx(upper_left, abs=12)
+        assert frame.rgb[8, -8].astype(int) == pytest.approx(upper_right, abs=12)
 
 
 def noise(count: int) -> list[np.ndarray]:
