@@ -1,4 +1,4 @@
-"""Parts of `llmseg live` by themselves: bytes of a frame, the reader, and what the command refuses."""
+"""Parts of `llmseg live`: bytes of a frame, the reader, and what the command refuses."""
 
 from __future__ import annotations
 

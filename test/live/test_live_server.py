@@ -153,14 +153,10 @@ def test_nobody_watching_costs_nothing(server: LiveServer, token: str) -> None:
     page = Page(server, token)
     page.frame()
     page.send(do='look', looking=False)
-    page.socket.settimeout(0.2)
-    with pytest.raises(websocket.WebSocketTimeoutException):
-        while True:
-            page.frame()
+    time.sleep(0.5)  # for the frame in work
     before = cpu_ticks(server.process.pid)
     time.sleep(1.5)
     assert cpu_ticks(server.process.pid) - before <= 5  # of 150
-    page.socket.settimeout(TIMEOUT_S)
     page.send(do='look', looking=True)
     assert page.frame()
     page.socket.close()
