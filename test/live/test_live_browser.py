@@ -28,7 +28,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, server: LiveServer) -> Any:
+def page(server: LiveServer, browser: Any) -> Any:
     """The page, paused on the photograph of the cat."""
     show(browser, server.wait())
     until(browser, lambda: shown(browser) > 0)
@@ -178,8 +178,7 @@ def test_subclasses_are_seen_dropped_and_added(page: Any) -> None:
 def test_thresholds_are_checked_as_settings_are(page: Any) -> None:
     number = page.find_element(By.CSS_SELECTOR, '[data-name="gate.minimum"] input[type=number]')
     for value, sentence in (('5', 'gate.minimum is 5.0, expected 0.0 to 2.0'), ('0.05', '')):
-        number.clear()
-        number.send_keys(value, Keys.ENTER)
+        number.send_keys(Keys.CONTROL, 'a', Keys.NULL, value, Keys.ENTER)
         until(page, lambda said=sentence: text_of(page, 'threshold-told') == said)
     ranged = '[data-name="gate.minimum"] input[type=range]'
     until(page, lambda: page.find_element(By.CSS_SELECTOR, ranged).get_attribute('value') == '0.05')
