@@ -131,7 +131,7 @@ def from_video(
     video: Annotated[Path, typer.Argument(metavar='VIDEO', help='Video file.')],
     out: Annotated[Path, typer.Option(metavar='BAG', help='The new bag, a folder.')],
     compressed: Annotated[
-        bool, typer.Option('--compressed', help='As JPEG, about a tenth of the size.')
+        bool, typer.Option('--compressed', help='As JPEG, far smaller than the raw pictures.')
     ] = False,
 ) -> None:
     """Make a bag of the frames of a video, upright and at their true times.

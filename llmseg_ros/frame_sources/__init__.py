@@ -16,8 +16,8 @@ __all__ = [
 ]
 
 VIDEO_SUFFIXES = (
-    *('.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts'),
-    *('.mxf', '.ogv', '.ts', '.webm', '.wmv', '.y4m'),
+    *('.3gp', '.avi', '.flv', '.h264', '.h265', '.ivf', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4'),
+    *('.mpeg', '.mpg', '.mts', '.mxf', '.ogv', '.ts', '.webm', '.wmv', '.y4m'),
 )
 
 

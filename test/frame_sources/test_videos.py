@@ -48,6 +48,12 @@ def test_times_begin_with_the_first_frame(tmp_path: Path) -> None:
     assert [frame.stamp for frame in frames] == pytest.approx([0, 0.04, 0.5])
 
 
+def test_a_stream_without_times(tmp_path: Path) -> None:
+    frames, notes = read_all(write_video(tmp_path / 'a.h264', [grey(9)] * 4, [0, 40, 80, 120]))
+    assert [frame.stamp for frame in frames] == pytest.approx([0, 0.04, 0.08, 0.12])
+    assert notes == []
+
+
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
