@@ -145,7 +145,7 @@ def test_a_pixel_is_read_and_its_class_shown_as_heat(page: Any) -> None:
     canvas.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
     reading = text_of(page, 'reading')
     assert ' cat ' in reading
-    assert 'next background < 1 %' in reading
+    assert 'next, before refinement: background < 1 %' in reading
     heat = page.execute_script(
         'const id = look.frame.ids.at(-1); showHeatOf(id);'
         'return Math.max(...mapOf(look.frame, id).values)'

@@ -145,7 +145,7 @@ function nextClasses(frame, x, y, id) {
     .sort((a, b) => b.part - a.part)
     .slice(0, 3)
     .map(({ other, part }) => `${nameOf(other)} ${percentage(part)}`);
-  return others.length ? ` · next ${others.join(', ')}` : '';
+  return others.length ? ` · next, before refinement: ${others.join(', ')}` : '';
 }
 
 function readProbe() {
@@ -172,6 +172,8 @@ canvas.addEventListener('pointermove', (event) => {
   readProbe();
 });
 canvas.addEventListener('pointerdown', (event) => canvas.dispatchEvent(new PointerEvent('pointermove', event)));
+
+window.addEventListener('resize', readProbe);
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
