@@ -200,7 +200,7 @@ def saved_classes(names: object) -> list[str]:
 
 def say_where(host: str, port: int, token: str) -> None:
     """Print the page's address."""
-    shown = 'localhost' if host in ('127.0.0.1', '::1', 'localhost') else host
+    shown = 'localhost' if host == '127.0.0.1' else f'[{host}]' if ':' in host else host
     if token:
         import socket
 

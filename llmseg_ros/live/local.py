@@ -65,6 +65,7 @@ class LocalSession:
             'source': self._source.name,
             'kind': 'local',
             'paused': self._reader.paused,
+            'resting': self._reader.resting,
             'classes': self._describe_classes(),
             'thresholds': describe_thresholds(segmenter.config),
             'encoder': segmenter.encoder.name,

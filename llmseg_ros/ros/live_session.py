@@ -135,6 +135,7 @@ class NodeSession:
             'source': f'node {self._name}',
             'kind': 'node',
             'paused': self._paused,
+            'resting': self._paused,
             'classes': [
                 describe_class(c.id, c.name, [s for s in c.subclasses if s != c.name], c.source, '')
                 for c in self._label_map.classes

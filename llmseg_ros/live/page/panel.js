@@ -103,7 +103,8 @@ function showState(state) {
   showNumbers(state);
   pause.textContent = state.paused ? 'Go on' : 'Pause';
   pause.setAttribute('aria-pressed', String(state.paused));
-  step.disabled = !state.paused;
+  step.disabled = !state.resting;
+  step.textContent = state.resting && !state.paused ? 'From the beginning' : 'Next frame';
   const asking = state.asking ? `asking the language model for ${state.asking} classes` : '';
   const doing = state.paused ? 'paused' : 'live';
   say(state.trouble || asking || doing, state.trouble ? 'trouble' : doing);
