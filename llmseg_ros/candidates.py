@@ -14,8 +14,8 @@ from llmseg_ros.config import BackgroundConfig, FusionConfig, GateConfig, Segmen
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.method.background import BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps
-from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names
-from llmseg_ros.method.patches import average_windows, whole_axis
+from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names, labels_at
+from llmseg_ros.method.patches import average_windows, grid_length, whole_axis
 from llmseg_ros.method.presence import (
     Candidates,
     evidence_scores,
@@ -25,7 +25,7 @@ from llmseg_ros.method.presence import (
 from llmseg_ros.method.refine import Labels, refine, refine_names
 from llmseg_ros.method.rivals import rival_map
 from llmseg_ros.method.stages import Shared, StageClock
-from llmseg_ros.segmentation import Gated
+from llmseg_ros.segmentation import ClassMaps, Gated
 from llmseg_ros.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -204,6 +204,24 @@ def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.
     """Return the (k + 1,) ids of background and the candidates."""
     ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
     return np.array(ids, dtype=np.uint16)
+
+
+def candidate_maps(found: Found) -> ClassMaps | None:
+    """Return how probable background and the candidates are on the patches; None without any."""
+    import torch
+
+    if found.passed is None or found.fused is None:
+        return None
+    with torch.inference_mode():
+        if isinstance(found.fused, NameLogits):
+            grid = [grid_length(axis) for axis in found.fused.axes]
+            logits_khw = labels_at(found.fused, grid, found.config.background)
+        else:
+            logits_khw = found.fused
+        probabilities_khw = logits_khw.softmax(dim=0).float().cpu().numpy()
+    return ClassMaps(
+        label_ids(found.vocabulary, found.passed.index_k.cpu().numpy()), probabilities_khw
+    )
 
 
 def held_classes(

@@ -44,6 +44,19 @@ class ClassResult:
     box: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """How probable background and each candidate are on the patches, before refinement.
+
+    Attributes:
+        ids: (k,) uint16 label values, background first.
+        probabilities_khw: (k, h, w) float32 in [0, 1], over the whole image.
+    """
+
+    ids: NDArray[np.uint16]
+    probabilities_khw: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """Labels of one image, and what led to them.

@@ -21,7 +21,13 @@ from llmseg_ros.candidates import (
     order_by_size,
     refine_fused,
 )
-from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
+from llmseg_ros.classes import (
+    BACKGROUND_ID,
+    ClassRegistry,
+    ClassUpdate,
+    clean_names,
+    name_key,
+)
 from llmseg_ros.config import (
     SegmenterConfig,
     load_config,
@@ -112,6 +118,27 @@ class Segmenter:
             names = [entry.name for entry in update.classes]
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
             return dataclasses.replace(update, messages=(*update.messages, *self.notes))
+
+    def set_subclasses(self, name: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Let a class stand for these subclasses from the next frame on, whatever else is known.
+
+        Returns:
+            One sentence for every subclass refused or merged.
+
+        Raises:
+            KeyError: the class is not in the list.
+        """
+        cleaned, messages = clean_names(names)
+        with self._updating:
+            own = {name_key(entry.name): entry.name for entry in self._registry.current.classes}
+            name = own[name_key(name)]
+            self._resolver.know(name, Subclasses(tuple(cleaned), 'typed'))
+            self.vocabulary = self._describe(self._registry.renew(), self.config)
+        return tuple(messages)
+
+    def origin(self, name: str) -> str:
+        """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
+        return self._resolver.origin(name, self._resolver.resolve(name))
 
     @property
     def asking(self) -> AskingStatus:

@@ -25,13 +25,14 @@ from llmseg_ros.config import ConfigError
 from llmseg_ros.ros import qos, silence
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.class_list import ClassListInterface
-from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
+from llmseg_ros.ros.diagnostics import Health, make_status
 from llmseg_ros.ros.ending import end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
 from llmseg_ros.ros.transport import choose_profile
 from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import device_memory_mib, free_memory, process_memory_mib
 from llmseg_ros.system.priority import lower_priority
 

@@ -18,13 +18,13 @@ from llmseg_ros.candidates import Found
 from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.depth_results import DepthResults
 from llmseg_ros.ros.depth_subscription import HeldDepth
-from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.results import ResultPublishers
-from llmseg_ros.ros.worker import Worker
 from llmseg_ros.segmentation import frame_before
 from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import free_memory
+from llmseg_ros.system.worker import Worker
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')

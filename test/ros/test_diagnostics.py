@@ -17,11 +17,11 @@ from llmseg_ros.ros.diagnostics import (
     OK,
     STALE,
     WARN,
-    FrameStatistics,
     Health,
     format_value,
     judge,
 )
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from std_msgs.msg import Header
 
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.ros.conversions import array_to_image
-from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.pipeline import FramePipeline, TakenFrame
 from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 
 class FaultySegmenter:

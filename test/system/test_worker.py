@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from llmseg_ros.ros.worker import Worker
+from llmseg_ros.system.worker import Worker
 
 
 class Gate:
