@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -10,7 +11,6 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 FORMAT = 1  # of what is exported; another number has all exports made again
 KEPT = 8  # exports: of models, attention modes and precisions, those used last
 WORTH_TELLING_BYTES = 100e6  # of weights, whose export takes seconds
+MOST_BYTES = 2e9  # of weights: what an ONNX file holds, that is a ViT-L and no ViT-H
 
 logger = logging.getLogger(__name__)
+
+
+class ExportError(RuntimeError):
+    """A tower can't be exported; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,14 @@ def exported(tower: Tower, half: bool = False) -> Path:
         half: compute in fp16; what goes in and comes out is float32 all the same.
 
     Raises:
+        ExportError: it is too large.
         OSError: the cache folder can't be written.
         ImportError: a package that exporting needs isn't installed.
     """
     path = export_folder() / f'{tower.name.replace("/", "-")}-{export_key(tower, half)}.onnx'
     if is_whole(path):
-        path.touch()  # so that it is not among those used longest ago
+        with contextlib.suppress(OSError):  # a folder that is only read serves too
+            path.touch()  # so that it is not among those used longest ago
         return path
     with only_one(path.with_suffix('.lock')):
         if not is_whole(path):
@@ -101,7 +108,7 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_one(path: Path) -> Iterator[None]:
     """Wait until no other process or thread is within such a block on this lock file.
 
@@ -118,12 +125,15 @@ def export(tower: Tower, half: bool, path: Path) -> None:
     """Write the ONNX file of a tower and its checksum.
 
     Raises:
+        ExportError: it is too large.
         OSError: the folder can't be written.
         ImportError: a package that exporting needs isn't installed.
     """
     started = time.monotonic()
     module, example = tower.make()
     size = sum(parameter.nbytes for parameter in module.parameters())
+    if size > MOST_BYTES:
+        raise ExportError(f'an ONNX file has no room for its {size / 1e9:.1f} GB of weights')
     level = logging.WARNING if size > WORTH_TELLING_BYTES else logging.INFO
     logger.log(level, 'exporting the image tower of %s to ONNX, once, to %s', tower.name, path)
     checksum_file(path).unlink(missing_ok=True)

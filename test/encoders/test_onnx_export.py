@@ -165,6 +165,23 @@ def test_auto_takes_torch_where_the_folder_can_not_be_written(cache, caplog):
         ON_CPU.open(tiny_tower())
 
 
+def test_a_folder_that_is_only_read_serves(monkeypatch):
+    path = exported(tiny_tower())
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr('pathlib.Path.touch', refuse)
+    monkeypatch.setattr('pathlib.Path.mkdir', refuse)
+    assert exported(tiny_tower()) == path
+
+
+def test_a_tower_too_large_for_a_file_runs_in_torch(monkeypatch, caplog):
+    monkeypatch.setattr(onnx_export, 'MOST_BYTES', 10)
+    assert dataclasses.replace(ON_CPU, required=False).open(tiny_tower()) is None
+    assert 'no room for its 0.0 GB of weights' in caplog.text
+
+
 def test_auto_is_onnxruntime_on_the_cpu_and_torch_where_it_was_not_measured_faster(monkeypatch):
     picked = pick_runtime(EncoderConfig(), CPU)
     assert picked.providers == ('CPUExecutionProvider',)
