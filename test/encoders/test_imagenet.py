@@ -9,11 +9,14 @@ from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, EvidenceEncoder
+from llmseg_ros.encoders.efficientnet import find_weights, imagenet_tower, load_network
 from llmseg_ros.encoders.imagenet import ImageNetEncoder, SentenceEncoder, smooth
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
+from llmseg_ros.encoders.runtime import OnnxRuntime
 from llmseg_ros.files import shipped_path
 
 CPU = torch.device('cpu')
+ON_CPU = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=True)
 SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
 
 
@@ -74,7 +77,7 @@ def test_evidence_is_the_mean_of_the_verdict_on_the_whole_and_on_the_surest_tent
     """Written out in loops over names and patches."""
     with torch.inference_mode():
         features = encoder.encode_image(data.chelsea())
-    weights, bias = encoder._network._fc.weight.double(), encoder._network._fc.bias.double()
+    weights, bias = encoder._weights_kd.double(), encoder._bias_k.double()
 
     def verdict(x):
         return torch.softmax(weights @ x.double() + bias, dim=0).tolist()
@@ -177,3 +180,28 @@ def test_a_missing_package_is_named(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(EncoderUnavailable, match=f'{package}: pip install'):
         ImageNetEncoder(SMALL, CPU)
+
+
+@pytest.mark.parametrize(
+    ('model', 'dilated'), [('lite0', False), ('lite0', True), ('lite1', True), ('lite2', True)]
+)
+def test_onnxruntime_gives_what_torch_gives_at_any_size(cache, model, dilated):
+    weights = find_weights(model)
+    exported = ON_CPU.open(imagenet_tower(model, dilated, weights))
+    network = load_network(model, dilated, weights)
+    for photo in (data.chelsea()[:64, :96], data.coffee()[:160, :32]):
+        rgb_1hwc = torch.from_numpy(photo)[None]
+        torch.testing.assert_close(exported(rgb_1hwc), network(rgb_1hwc), rtol=0, atol=1e-4)
+    assert len(list((cache / 'onnx').glob('*.onnx'))) == 1
+
+
+def test_an_encoder_runs_in_onnxruntime(encoder, monkeypatch):
+    sentences = encoder._sentences  # to encode 1000 names again takes longest
+    monkeypatch.setattr('llmseg_ros.encoders.imagenet.SentenceEncoder', lambda device: sentences)
+    exported = ImageNetEncoder(SMALL, CPU, ON_CPU)
+    assert encoder.runtime == 'torch'
+    assert exported.runtime.startswith('onnxruntime')
+    with torch.inference_mode():
+        found, expected = (each.encode_image(data.chelsea()) for each in (exported, encoder))
+    for name in ('patches_hwd', 'pooled_d', 'evidence_e'):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)
