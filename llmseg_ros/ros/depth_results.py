@@ -104,13 +104,13 @@ class DepthResults:
         segmentation: Segmentation,
         header: Header,
         held: HeldDepth | None,
-        mask_classes: str,
+        config: NodeConfig,
     ) -> None:
         """Publish what is subscribed to; a frame without depth is counted, and the log says why."""
         if held is None:
             return
         try:
-            self._publish(rgb, segmentation, header, held, mask_classes)
+            self._publish(rgb, segmentation, header, held, config)
             self._counts.count('clouds')
         except (NoDepth, GeometryError, BadImage) as error:
             self._problem = f'frames without points: {held.topic}: {error}'
@@ -123,11 +123,11 @@ class DepthResults:
         segmentation: Segmentation,
         header: Header,
         held: HeldDepth,
-        mask_classes: str,
+        config: NodeConfig,
     ) -> None:
         height, width = segmentation.labels.shape
         if self._mask.get_subscription_count():
-            mask = class_mask(segmentation, mask_classes)
+            mask = class_mask(segmentation, config.mask_classes)
             self._mask.publish(array_to_image(mask, 'mono8', header))
         wanted = [publisher.get_subscription_count() > 0 for publisher in self._all[1:]]
         points_wanted, depth_wanted, info_wanted = wanted
@@ -137,7 +137,10 @@ class DepthResults:
             return
         depth = self._depth_of(held, header, width, height)
         if depth_wanted:
-            visible = np.where(class_mask(segmentation, mask_classes), np.float32(np.nan), depth)
+            visible = depth
+            if config.mask_depth:
+                mask = class_mask(segmentation, config.mask_classes)
+                visible = np.where(mask, np.float32(np.nan), depth)
             self._depth.publish(array_to_image(visible, '32FC1', header))
         if points_wanted:
             points = depth_to_points(depth, self._camera(held, width, height))

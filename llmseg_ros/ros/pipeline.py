@@ -118,7 +118,7 @@ class FramePipeline:
         segmented = time.perf_counter()
         self._results.publish(rgb, segmentation, message.header, self.config.label_encoding)
         published = time.perf_counter()
-        self.depth.publish(rgb, segmentation, message.header, depth, self.config.mask_classes)
+        self.depth.publish(rgb, segmentation, message.header, depth, self.config)
         timings_ms = {
             'convert': 1000 * (converted - started),
             **segmentation.timings_ms,
