@@ -68,6 +68,7 @@ class Rig:
         camera: Camera = CAMERA,
         frame: str = FRAME,
         depth_first: bool = True,
+        calibrated: bool = True,
     ) -> Any:
         """Send a frame until what belongs to it has come."""
         colour = array_to_image(CAT, 'rgb8', header(stamp))
@@ -77,7 +78,9 @@ class Rig:
 
         def answered() -> Any:
             if arrived() is None:
-                self.info.publish(camera_to_info(camera, header(stamp)))
+                info = camera_to_info(camera, header(stamp))
+                info.k[0] *= calibrated
+                self.info.publish(info)
                 if not depth_first:
                     self.image.publish(colour)
                     self.peer.spin_for(0.02)
@@ -143,8 +146,9 @@ def test_without_depth_labels_come_and_no_cloud(rig: Rig, peer: Any, seg: Any) -
         ({'frame': 'depth_optical'}, "the depth is in the frame 'depth_optical'"),
         ({'millimetres': MILLIMETRES[:, :300].copy()}, 'of another aspect'),
         ({'camera': Camera(640, 300, 400.0, 400.0, 320.0, 150.0)}, 'of another aspect'),
+        ({'calibrated': False}, 'it is not calibrated'),
     ],
-    ids=['not registered', 'aspect of depth', 'aspect of camera'],
+    ids=['not registered', 'aspect of depth', 'aspect of camera', 'not calibrated'],
 )
 def test_depth_that_does_not_fit_costs_the_cloud_alone(
     rig: Rig, peer: Any, change: dict[str, Any], reason: str
