@@ -153,6 +153,8 @@ class DepthResults:
 
     def _depth_of(self, held: HeldDepth, header: Header, width: int, height: int) -> Floats:
         """Return the depth of a frame in the size of its labels, (H, W) metres."""
+        if held.depth is None and not self._node.count_publishers(held.topic):
+            raise NoDepth('nobody publishes it')
         if held.depth is None:
             raise NoDepth(f'no depth within {held.slop_ns / 1e9:g} s of the frame')
         if held.depth.header.frame_id != header.frame_id:
