@@ -2,7 +2,9 @@
 
 Each tree runs in a process of its own, on this environment's packages, with a text cache of its
 own. A frame goes through one, then through the other, the order changing from frame to frame, so
-that both see the same machine. Quote its ratios; the milliseconds are this machine's.
+that both see the same machine. Then the frames go through each as a stream, some at a time, in
+turns too: there the stages of two frames may overlap, as in the node, `replay` and `evaluate`.
+Quote its ratios; the milliseconds are this machine's.
 
     python bench/against.py 4878c9a --frames 40
     python bench/against.py HEAD~3 --images photos/ --classes "cat, sofa" --config config/paper.yaml
@@ -27,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ('encode', 'gate', 'fuse', 'refine')
+TIMED = ('encode', 'gate', 'fuse', 'refine', 'total')
 WARM_UP = 5
+STREAM = 16  # frames of a stream, begun without one before and ended without one after
 
 
 def main() -> None:
@@ -47,8 +50,9 @@ def main() -> None:
             for name, tree in trees.items()
         }
         laps, equal = measure(workers, frames)
+        stream_ms = measure_streams(workers, frames)
         memory_mib = {name: worker.recv_after('memory') for name, worker in workers.items()}
-    print_comparison(options.rev, laps, equal, memory_mib)
+    print_comparison(options.rev, laps, stream_ms, equal, memory_mib)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -157,9 +161,22 @@ def work(descriptor: str, tree: str, config: str, names: str) -> None:
                 connection.send(resident_mib())
                 continue
             begin = time.perf_counter()
+            if isinstance(request, list):
+                count = sum(1 for _ in segment_stream(segmenter, request))
+                connection.send(1000 * (time.perf_counter() - begin) / count)
+                continue
             result = segmenter.segment(request)
             total_ms = 1000 * (time.perf_counter() - begin)
             connection.send((result.labels, {**result.timings_ms, 'total': total_ms}))
+
+
+def segment_stream(segmenter: Any, frames: list[NDArray[np.uint8]]) -> Iterator[Any]:
+    """Segment frames in order, stages side by side where the tree can and finds it a gain."""
+    if not getattr(segmenter, 'overlaps', False):
+        return map(segmenter.segment, frames)
+    from llmseg_ros.system.ahead import map_ahead
+
+    return map(segmenter.finish, map_ahead(segmenter.find, frames, 1))
 
 
 def resident_mib() -> float:
@@ -185,16 +202,30 @@ def measure(
     return {name: values[WARM_UP:] for name, values in laps.items()}, equal[WARM_UP:]
 
 
+def measure_streams(
+    workers: dict[str, Worker], frames: Sequence[NDArray[np.uint8]]
+) -> dict[str, list[float]]:
+    """Return every tree's milliseconds a frame in streams."""
+    stream_ms: dict[str, list[float]] = {name: [] for name in workers}
+    for index, first in enumerate(range(0, len(frames), STREAM)):
+        for name in sorted(workers, reverse=bool(index % 2)):
+            some = list(frames[first : first + STREAM])
+            stream_ms[name].append(workers[name].recv_after(some))
+    return stream_ms
+
+
 def print_comparison(
     rev: str,
     laps: dict[str, list[dict[str, float]]],
+    stream_ms: dict[str, list[float]],
     equal: Sequence[float],
     memory_mib: dict[str, float],
 ) -> None:
     """Print medians by stage and how many times faster the working tree is."""
     print(f'{"ms, median":12}{rev[:12]:>14}{"working tree":>14}{"faster":>9}')
-    for stage in (*STAGES, 'total'):
-        old, new = (float(np.median([lap[stage] for lap in laps[name]])) for name in ('old', 'new'))
+    times = {stage: {n: [lap[stage] for lap in of] for n, of in laps.items()} for stage in TIMED}
+    for stage, of in (times | {'stream': stream_ms}).items():
+        old, new = (float(np.median(of[name])) for name in ('old', 'new'))
         ratio = f'{old / new:.2f}x' if new else '-'
         print(f'{stage:12}{old:14.1f}{new:14.1f}{ratio:>9}')
     print(

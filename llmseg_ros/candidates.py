@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.classes import BACKGROUND_ID
 from llmseg_ros.config import BackgroundConfig, FusionConfig, GateConfig, SegmenterConfig
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.method.background import BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps
-from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names
-from llmseg_ros.method.patches import average_windows, whole_axis
+from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names, labels_at
+from llmseg_ros.method.patches import average_windows, grid_length, whole_axis
 from llmseg_ros.method.presence import (
     Candidates,
     evidence_scores,
@@ -21,19 +24,55 @@ from llmseg_ros.method.presence import (
 )
 from llmseg_ros.method.refine import Labels, refine, refine_names
 from llmseg_ros.method.rivals import rival_map
-from llmseg_ros.method.stages import Shared
-from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.method.stages import Shared, StageClock
+from llmseg_ros.segmentation import ClassMaps, Gated
 from llmseg_ros.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An image up to its label logits, for `Segmenter.finish`.
+
+    Attributes:
+        rgb: (H, W, 3) uint8 image.
+        vocabulary: that was in force.
+        config: of its stages.
+        shared: of the image.
+        clock: of its stages so far.
+        scores_c: (c,) of the classes in the image as a whole; this and what follows is None where
+            there are none.
+        passed: the candidates.
+        fused: their (k + 1, h, w) logits and background's, or those of their names.
+        input_3hw: of the ImageFeatures.
+    """
+
+    rgb: NDArray[np.uint8]
+    vocabulary: Vocabulary
+    config: SegmenterConfig
+    shared: Shared
+    clock: StageClock
+    scores_c: torch.Tensor | None = None
+    passed: Candidates | None = None
+    fused: torch.Tensor | NameLogits | None = None
+    input_3hw: torch.Tensor | None = None
+
+    @cached_property
+    def candidates(self) -> frozenset[int]:
+        """Ids of the classes that passed the gate, for the gate of the next frame."""
+        if self.passed is None:
+            return frozenset()
+        ids_k = label_ids(self.vocabulary, self.passed.index_k.cpu().numpy())
+        return frozenset(ids_k[1:][self.passed.valid_k.cpu().numpy()].tolist())
+
+
 def find_candidates(
     features: ImageFeatures,
     vocabulary: Vocabulary,
     gate: GateConfig,
-    previous: Segmentation | None,
+    previous: Gated | None,
 ) -> tuple[torch.Tensor, Candidates]:
     """Return (c,) scores of the classes in the image as a whole, and those that pass the gate.
 
@@ -136,16 +175,16 @@ def unit_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
     return patches_hwd, normalize(features.pooled_d, dim=-1)
 
 
-def refine_fused(
-    fused: torch.Tensor | NameLogits,
-    features: ImageFeatures,
-    scores_k: torch.Tensor,
-    rgb: NDArray[np.uint8],
-    gate: tuple[Vocabulary, GateConfig],
-    config: SegmenterConfig,
-    shared: Shared,
-) -> Labels:
-    """Refine what was fused, once for all settings it is the same for: that is, by its values."""
+def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
+    """Refine what was fused, once for all settings it is the same for: that is, by its values.
+
+    Args:
+        found: with what was fused.
+        scores_k: (k,) of the candidates in the image as a whole.
+    """
+    fused, config, rgb, shared = found.fused, found.config, found.rgb, found.shared
+    assert fused is not None
+    gate = found.vocabulary, config.gate
     if not isinstance(fused, NameLogits):
         logits_khw = shared.first_equal(fused)  # fusions differ only with subclasses
         return shared.once(
@@ -156,13 +195,37 @@ def refine_fused(
     return shared.once(
         ('refine', *gate, config.background, config.refine, *same),
         lambda: refine_names(
-            fused, scores_k, rgb, config.background, config.refine, features.input_3hw, shared
+            fused, scores_k, rgb, config.background, config.refine, found.input_3hw, shared
         ),
     )
 
 
+def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return the (k + 1,) ids of background and the candidates."""
+    ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
+    return np.array(ids, dtype=np.uint16)
+
+
+def candidate_maps(found: Found) -> ClassMaps | None:
+    """Return how probable background and the candidates are on the patches; None without any."""
+    import torch
+
+    if found.passed is None or found.fused is None:
+        return None
+    with torch.inference_mode():
+        if isinstance(found.fused, NameLogits):
+            grid = [grid_length(axis) for axis in found.fused.axes]
+            logits_khw = labels_at(found.fused, grid, found.config.background)
+        else:
+            logits_khw = found.fused
+        probabilities_khw = logits_khw.softmax(dim=0).float().cpu().numpy()
+    return ClassMaps(
+        label_ids(found.vocabulary, found.passed.index_k.cpu().numpy()), probabilities_khw
+    )
+
+
 def held_classes(
-    vocabulary: Vocabulary, previous: Segmentation | None, device: torch.device
+    vocabulary: Vocabulary, previous: Gated | None, device: torch.device
 ) -> torch.Tensor | None:
     """Return (c,) bool, True for the classes that passed the gate in the frame before."""
     import torch

@@ -24,6 +24,11 @@ BACKGROUND_WORDS = (
     *('curtain', 'stair', 'floor', 'hill', 'rail', 'fence'),
 )
 
+TEMPLATES = (
+    'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
+    'and maskclip (85), or a file with one a line'
+)
+
 NODE_NAME = 'seg'
 NODE_SECTIONS = (  # of the same file, read by the node or by `llmseg evaluate` alone
     *('node', 'classes', 'use_sim_time', 'qos_overrides', 'start_type_description_service'),
@@ -41,6 +46,17 @@ class EncoderConfig:
         'auto',
         'of matrix products: auto is fp32 on the CPU, bf16 or fp16 on a GPU',
         ('auto', 'fp32', 'fp16', 'bf16'),
+        restart=True,
+    )
+    runtime: str = setting(
+        'auto',
+        'what image towers run on: auto is onnxruntime on the CPU, if installed, torch elsewhere',
+        ('auto', 'torch', 'onnxruntime'),
+        restart=True,
+    )
+    providers: tuple[str, ...] = setting(
+        ('auto',),
+        'of onnxruntime, by preference, such as tensorrt, cuda, cpu; auto: those of the device',
         restart=True,
     )
 
@@ -88,12 +104,7 @@ class OpenClipConfig:
         ('auto', 'antialias', 'offset', 'plain'),
         restart=True,
     )
-    templates: str = setting(
-        'imagenet',
-        'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
-        'and maskclip (85), or a file with one a line',
-        restart=True,
-    )
+    templates: str = setting('imagenet', TEMPLATES, restart=True)
     short_side: int = setting(336, 'image short side in pixels', low=16, high=2048)
     long_side: int = setting(2048, 'limit of the image long side in pixels', low=16, high=8192)
     resize: str = setting(
@@ -127,12 +138,7 @@ class SimSegConfig:
     tokenizer: str = setting(
         '', 'folder of the BERT tokenizer; empty: the one in the cache folder', restart=True
     )
-    templates: str = setting(
-        'imagenet',
-        'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
-        'and maskclip (85), or a file with one a line',
-        restart=True,
-    )
+    templates: str = setting('imagenet', TEMPLATES, restart=True)
     input_size: int = setting(288, 'side of the square input in pixels', low=16, high=1024)
     compile: bool = setting(
         False,

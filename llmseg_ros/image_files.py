@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,23 @@ def is_image_name(path: Path) -> bool:
     macOS writes a hidden `._NAME` beside every file on disks that aren't its own.
     """
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
+
+
+def images_below(folder: Path, out: Path | None = None) -> list[Path]:
+    """Return the image files of a folder and its subfolders, sorted, hidden ones left out.
+
+    Args:
+        folder: to look through.
+        out: folder of results, of which none are taken.
+    """
+    return sorted(
+        Path(parent, name)
+        for parent, folders, names in os.walk(folder)
+        for name in names
+        if is_image_name(Path(name))
+        and not any(part.startswith('.') for part in Path(parent, name).relative_to(folder).parts)
+        and not (out and Path(parent).resolve().is_relative_to(out.resolve()))
+    )
 
 
 def read_image_file(

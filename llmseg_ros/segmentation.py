@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,17 @@ from numpy.typing import NDArray
 from llmseg_ros.classes import name_key
 
 STREAM_GAP_NS = 2_000_000_000  # between frames that may still show the same scene
+
+
+class Gated(Protocol):
+    """What the gate of the next frame asks of a frame."""
+
+    @property
+    def candidates(self) -> frozenset[int]:
+        """Ids of the classes that passed the gate."""
+
+
+AnyGated = TypeVar('AnyGated', bound=Gated)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,19 @@ class ClassResult:
     score: float
     area: int
     box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """How probable background and each candidate are on the patches, before refinement.
+
+    Attributes:
+        ids: (k,) uint16 label values, background first.
+        probabilities_khw: (k, h, w) float32 in [0, 1], over the whole image.
+    """
+
+    ids: NDArray[np.uint16]
+    probabilities_khw: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -69,8 +94,8 @@ class Segmentation:
         raise KeyError(f'{name!a} is not in the class list {[c.name for c in self.classes]}')
 
 
-def frame_before(last: tuple[int, Segmentation] | None, stamp: int) -> Segmentation | None:
-    """Return the last frame's result where it was a moment before the stamp, in nanoseconds."""
+def frame_before(last: tuple[int, AnyGated] | None, stamp: int) -> AnyGated | None:
+    """Return the last frame where it was a moment before the stamp, in nanoseconds."""
     if last is None or not 0 <= stamp - last[0] <= STREAM_GAP_NS:
         return None
     return last[1]

@@ -13,13 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.candidates import (
+    Found,
     compete_by_name,
     find_candidates,
     fuse_candidates,
+    label_ids,
     order_by_size,
     refine_fused,
 )
-from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
+from llmseg_ros.classes import (
+    BACKGROUND_ID,
+    ClassRegistry,
+    ClassUpdate,
+    clean_names,
+    name_key,
+)
 from llmseg_ros.config import (
     SegmenterConfig,
     load_config,
@@ -29,7 +37,7 @@ from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS
 from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
-from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.segmentation import ClassResult, Gated, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 from llmseg_ros.vocabulary import Vocabulary, describe_classes
@@ -111,6 +119,27 @@ class Segmenter:
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
             return dataclasses.replace(update, messages=(*update.messages, *self.notes))
 
+    def set_subclasses(self, name: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Let a class stand for these subclasses from the next frame on, whatever else is known.
+
+        Returns:
+            One sentence for every subclass refused or merged.
+
+        Raises:
+            KeyError: the class is not in the list.
+        """
+        cleaned, messages = clean_names(names)
+        with self._updating:
+            own = {name_key(entry.name): entry.name for entry in self._registry.current.classes}
+            name = own[name_key(name)]
+            self._resolver.know(name, Subclasses(tuple(cleaned), 'typed'))
+            self.vocabulary = self._describe(self._registry.renew(), self.config)
+        return tuple(messages)
+
+    def origin(self, name: str) -> str:
+        """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
+        return self._resolver.origin(name, self._resolver.resolve(name))
+
     @property
     def asking(self) -> AskingStatus:
         """How the asking of the language model goes."""
@@ -150,7 +179,16 @@ class Segmenter:
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
 
-    def segment(self, rgb: NDArray[np.uint8], previous: Segmentation | None = None) -> Segmentation:
+    @property
+    def overlaps(self) -> bool:
+        """Whether `find` of one image and `finish` of another, on two threads, run side by side.
+
+        ONNX Runtime encodes without the interpreter's lock. Every operation of torch asks for it,
+        and waits while pydensecrf keeps it: side by side they take longer than in turns.
+        """
+        return getattr(self.encoder, 'runtime', 'torch') != 'torch'
+
+    def segment(self, rgb: NDArray[np.uint8], previous: Gated | None = None) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.
 
         Args:
@@ -160,13 +198,17 @@ class Segmenter:
         Raises:
             ValueError: the image is empty, or not (H, W, 3) uint8.
         """
+        return self.finish(self.find(rgb, previous))
+
+    def find(self, rgb: NDArray[np.uint8], previous: Gated | None = None) -> Found:
+        """Do the first part of `segment`: encode the image, find its candidates, fuse."""
         import torch
 
         check_image(rgb)
         started = time.perf_counter()
         with torch.inference_mode():
             features = self.encoder.encode_image(rgb)
-        return self.segment_features(features, rgb, started, previous=previous)
+        return self.find_in_features(features, rgb, started, previous=previous)
 
     def segment_features(
         self,
@@ -174,7 +216,7 @@ class Segmenter:
         rgb: NDArray[np.uint8],
         started: float | None = None,
         config: SegmenterConfig | None = None,
-        previous: Segmentation | None = None,
+        previous: Gated | None = None,
         shared: Shared | None = None,
     ) -> Segmentation:
         """Segment an image that is already encoded, for several settings over one encoding.
@@ -191,6 +233,18 @@ class Segmenter:
         Raises:
             ValueError: `config` needs background words, the segmenter's own doesn't.
         """
+        return self.finish(self.find_in_features(features, rgb, started, config, previous, shared))
+
+    def find_in_features(
+        self,
+        features: ImageFeatures,
+        rgb: NDArray[np.uint8],
+        started: float | None = None,
+        config: SegmenterConfig | None = None,
+        previous: Gated | None = None,
+        shared: Shared | None = None,
+    ) -> Found:
+        """Do the first part of `segment_features`."""
         import torch
 
         config = self.config if config is None else config
@@ -198,16 +252,16 @@ class Segmenter:
         shared = Shared() if shared is None else shared
         clock = StageClock(shared, started)
         clock.lap('encode')
+        if not vocabulary.classes:
+            return Found(rgb, vocabulary, config, shared, clock)
+        gate = vocabulary, config.gate
+        stages = config.fusion, config.background
+        by_name = config.background.name in BY_PROBABILITY
         with torch.inference_mode():
-            if not vocabulary.classes:
-                return background_only(rgb, vocabulary.version, clock.timings_ms)
-            gate = vocabulary, config.gate
             scores_c, candidates = shared.once(
                 ('gate', *gate), lambda: find_candidates(features, *gate, previous)
             )
             clock.lap('gate')
-            stages = config.fusion, config.background
-            by_name = config.background.name in BY_PROBABILITY
             if by_name and config.gate.name == 'none':
                 candidates = order_by_size(vocabulary, candidates)
 
@@ -218,11 +272,22 @@ class Segmenter:
 
             fused = shared.once(('fuse', *gate, *stages), fuse)
             clock.lap('fuse')
-            best_hw, confidence_hw = refine_fused(
-                fused, features, scores_c[candidates.index_k], rgb, gate, config, shared
-            )
-            ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
-            labels_hw = ids_k[best_hw]
+        return Found(
+            rgb, vocabulary, config, shared, clock, scores_c, candidates, fused, features.input_3hw
+        )
+
+    def finish(self, found: Found) -> Segmentation:
+        """Do the second part of `segment`: refine what was found to labels at image size."""
+        import torch
+
+        vocabulary, clock = found.vocabulary, found.clock
+        passed, scores_c = found.passed, found.scores_c
+        if passed is None or scores_c is None:
+            return background_only(found.rgb, vocabulary.version, clock.timings_ms)
+        clock.resume()
+        with torch.inference_mode():
+            best_hw, confidence_hw = refine_fused(found, scores_c[passed.index_k])
+            labels_hw = label_ids(vocabulary, passed.index_k.cpu().numpy())[best_hw]
         clock.lap('refine')
         return Segmentation(
             labels_hw,
@@ -230,7 +295,7 @@ class Segmenter:
             class_results(vocabulary, scores_c.cpu().numpy(), labels_hw),
             vocabulary.version,
             clock.timings_ms,
-            frozenset(ids_k[1:][candidates.valid_k.cpu().numpy()].tolist()),
+            found.candidates,
         )
 
 
@@ -262,12 +327,6 @@ def background_only(
     shape = rgb.shape[:2]
     labels = np.full(shape, BACKGROUND_ID, dtype=np.uint16)
     return Segmentation(labels, np.ones(shape, dtype=np.float32), (), version, timings_ms)
-
-
-def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Return the (k + 1,) ids of background and the candidates."""
-    ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
-    return np.array(ids, dtype=np.uint16)
 
 
 def class_results(

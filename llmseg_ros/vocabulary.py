@@ -26,7 +26,7 @@ class VocabularyClass:
         id: label value.
         name: class name.
         subclasses: without the name itself.
-        source: 'llm', 'store', 'pack' or 'name'.
+        source: 'llm', 'store', 'pack', 'name' or 'typed'.
     """
 
     id: int

@@ -194,6 +194,7 @@ class Environment:
             f'ros-{self.distro}': f'ROS 2 {self.distro}',
             'core': 'the library, 6 GB',
             'crf': 'compiled, a minute',
+            'onnx': 'faster encoders, 37 MB',
             'ray': 'clusters, 240 MB',
             'test': 'test tools',
         }

@@ -62,6 +62,17 @@ def encoders_are_loaded_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope='session')
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: tiny models lose more to waking threads than they gain."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='session')
 def fast_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration file with the smallest model and image."""
     path = tmp_path_factory.mktemp('config') / 'fast.yaml'

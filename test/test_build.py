@@ -157,7 +157,12 @@ def test_library_installed_without_ros_finds_its_configuration(tmp_path: Path) -
         'print(shipped_path("config/offline.yaml"))'
     )
     packages = next((tmp_path / 'here').glob('lib/python*/site-packages'))
-    for folder, file in (('reports/page', 'report.html.j2'), ('encoders/wordnet', 'synsets.tsv')):
+    package_data = {
+        'reports/page': 'report.html.j2',
+        'live/page': 'live.html.j2',
+        'encoders/wordnet': 'synsets.tsv',
+    }
+    for folder, file in package_data.items():
         paths = [root / 'llmseg_ros' / folder for root in (copy, packages)]
         files, there = ({path.name for path in root.iterdir()} for root in paths)
         assert there == files > {file}

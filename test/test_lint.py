@@ -34,7 +34,7 @@ def test_clean(command: tuple[str, ...]) -> None:
     ('importer', 'imported', 'broken'),
     [
         ('', '', 0),
-        ('evaluation/metrics.py', 'llmseg_ros.ros.worker', 1),
+        ('evaluation/metrics.py', 'llmseg_ros.ros.qos', 1),
         ('bags/topics.py', 'rclpy', 1),
         ('method/fusion.py', 'llmseg_ros.encoders', 1),
         ('config.py', 'llmseg_ros.classes', 1),

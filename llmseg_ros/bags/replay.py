@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from llmseg_ros.bags.reading import Bag, BagMessage, connections_of, message_to_
 from llmseg_ros.bags.scores import Labelled, ReplayScores
 from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import IMAGE_TYPE
+from llmseg_ros.candidates import Found
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.mapping.geometry import Camera
 from llmseg_ros.segmentation import Segmentation, frame_before
@@ -171,22 +172,26 @@ def replay_frames(
             return Step(message, rejection=rejection(message, error))
 
     stamps = Stamps(distinct)
-    last: tuple[int, Segmentation] | None = None
-    for step in map_ahead(decode, bag.messages([*camera, *others]), workers):
+    last: tuple[int, Found] | None = None
+
+    def find(step: Step[Segmentation]) -> tuple[Step[Segmentation], Found | None]:
+        nonlocal last
         message, frame = step.message, step.frame
         if message.connection.id not in ids:
-            yield step
-            continue
+            return step, None
         try:
             stamps.add(message)
         except BagError as error:
             step = Step(message, rejection=step.rejection or rejection(message, error))
         if frame is None or step.rejection:
-            yield step
-            continue
-        result = segmenter.segment(frame.rgb, previous=frame_before(last, frame.stamp))
-        last = frame.stamp, result
-        yield Step(message, frame, result)
+            return step, None
+        found = segmenter.find(frame.rgb, frame_before(last, frame.stamp))
+        last = frame.stamp, found
+        return step, found
+
+    decoded = map_ahead(decode, bag.messages([*camera, *others]), workers)
+    for step, found in map_ahead(find, decoded, int(segmenter.overlaps)):
+        yield replace(step, result=segmenter.finish(found)) if found else step
 
 
 def count_steps(

@@ -1,13 +1,14 @@
-"""`llmseg bag`: what is in a bag, and bags made of image files."""
+"""`llmseg bag`: what is in a bag, and bags made of image files and videos."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llmseg_ros.cli.common import CommandError, note, print_table, printable, track
+from llmseg_ros.cli.common import CommandError, note, print_table, printable, progress, track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from llmseg_ros.bags.storage import Connection
 
 bag = typer.Typer(
-    help='Look into bags, and make bags of image files.', no_args_is_help=True, add_completion=False
+    help='Look into bags, and make bags of image files and videos.',
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -109,7 +112,7 @@ def from_images(
         write_rgbd(folder, depth, intrinsics, trajectory, out, rate, compressed)
         return
     from llmseg_ros.bags.writing import complete_bag, write_camera_bag, write_compressed_bag
-    from llmseg_ros.cli.segment import images_below
+    from llmseg_ros.image_files import images_below
 
     paths = images_below(folder, out)
     if not paths:
@@ -121,6 +124,43 @@ def from_images(
             frames = (read_named(path, sixteen_bit) for path in track(paths, 'writing'))
             write_camera_bag(partial, frames, rate)
     print(f'{len(paths)} images in {printable(out)}')
+
+
+@bag.command()
+def from_video(
+    video: Annotated[Path, typer.Argument(metavar='VIDEO', help='Video file.')],
+    out: Annotated[Path, typer.Option(metavar='BAG', help='The new bag, a folder.')],
+    compressed: Annotated[
+        bool, typer.Option('--compressed', help='As JPEG, far smaller than the raw pictures.')
+    ] = False,
+) -> None:
+    """Make a bag of the frames of a video, upright and at their true times.
+
+    They are on /camera/image_raw, or with --compressed on /camera/image_raw/compressed; the stamp
+    of the first is one second, since 0 means none.
+
+    \b
+    Example:
+      llmseg bag from-video clip.mp4 --compressed --out clip_bag
+    """
+    from llmseg_ros.bags.writing import complete_bag, write_timed_bag
+    from llmseg_ros.frame_sources.videos import open_video
+
+    with (
+        complete_bag(out) as partial,
+        open_video(video) as source,
+        progress(source.expected, 'frames') as advance,
+    ):
+
+        def timed() -> Iterator[tuple[float, NDArray[np.uint8]]]:
+            for frame in source:
+                yield frame.stamp, frame.rgb
+                advance()
+
+        count = write_timed_bag(partial, timed(), compressed)
+    for sentence in source.notes:
+        note(sentence)
+    print(f'{count} frames in {printable(out)}')
 
 
 def write_rgbd(
@@ -154,7 +194,7 @@ def read_named(path: Path, sixteen_bit: str) -> NDArray[np.uint8]:
     Raises:
         CommandError: it does not open.
     """
-    from llmseg_ros.cli.segment import read_image
+    from llmseg_ros.cli.segment_images import read_image
 
     try:
         return read_image(path, sixteen_bit)

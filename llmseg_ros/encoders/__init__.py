@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.encoders.base import Encoder, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.runtime import pick_runtime
 
 if TYPE_CHECKING:
     import torch
@@ -18,21 +19,23 @@ def create_encoder(config: SegmenterConfig) -> Encoder:
     """Load the encoder a configuration names.
 
     Raises:
-        EncoderUnavailable: its packages or weights aren't here, or the device isn't.
+        EncoderUnavailable: its packages or weights aren't here, or the device or runtime isn't.
     """
     device = find_device(config.encoder.device)
+    compiled = {'open_clip': config.open_clip.compile, 'simseg': config.simseg.compile}
+    runtime = pick_runtime(config.encoder, device, compiled.get(config.encoder.name, False))
     if config.encoder.name == 'imagenet':
         from llmseg_ros.encoders.imagenet import ImageNetEncoder
 
-        return ImageNetEncoder(config.imagenet, device)
+        return ImageNetEncoder(config.imagenet, device, runtime)
     if config.encoder.name == 'open_clip':
         from llmseg_ros.encoders.open_clip import OpenClipEncoder
 
-        return OpenClipEncoder(config.open_clip, device, config.encoder.precision)
+        return OpenClipEncoder(config.open_clip, device, config.encoder.precision, runtime)
     if config.encoder.name == 'simseg':
         from llmseg_ros.encoders.simseg import SimSegEncoder
 
-        return SimSegEncoder(config.simseg, device, config.encoder.precision)
+        return SimSegEncoder(config.simseg, device, config.encoder.precision, runtime)
     raise EncoderUnavailable(f'there is no encoder {config.encoder.name!r}')
 
 

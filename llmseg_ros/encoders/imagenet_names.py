@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from llmseg_ros.classes import name_key, singular_words
 
@@ -14,11 +16,20 @@ LEAST_PART = 3  # letters of a part of a compound; shorter ones are parts of too
 
 @lru_cache(maxsize=1)
 def imagenet_names() -> tuple[str, ...]:
-    """Return the ImageNet-1k class names, synonyms separated by commas, in class order."""
-    from timm.data import ImageNetInfo
+    """Return the ImageNet-1k class names, synonyms separated by commas, in class order.
 
-    info = ImageNetInfo()
-    return tuple(info.index_to_description(index) for index in range(info.num_classes()))
+    Out of timm's files, as its ImageNetInfo has them: to import timm takes seconds.
+
+    Raises:
+        ImportError: timm isn't installed.
+    """
+    timm = find_spec('timm')
+    if timm is None or timm.origin is None:
+        raise ModuleNotFoundError("No module named 'timm'", name='timm')
+    folder = Path(timm.origin).parent / 'data' / '_info'
+    lines = (folder / 'imagenet_synset_to_lemma.txt').read_text(encoding='utf-8').splitlines()
+    lemmas = dict(line.split('\t', 1) for line in lines)
+    return tuple(lemmas[id] for id in (folder / 'imagenet_synsets.txt').read_text().split())
 
 
 def synonyms(name: str) -> list[str]:

@@ -10,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import OpenClipConfig
+from llmseg_ros.encoders import dense_attention
 from llmseg_ros.encoders.base import ImageFeatures
 from llmseg_ros.encoders.dense_attention import RESIDUAL_MODES, attend, neighbour_bias
-from llmseg_ros.encoders.open_clip_models import shared_model
+from llmseg_ros.encoders.onnx_export import Tower
+from llmseg_ros.encoders.open_clip_models import find_checkpoint, shared_model, text_model
 from llmseg_ros.encoders.precision import autocast, pick_precision
+from llmseg_ros.encoders.runtime import OnnxRuntime
 from llmseg_ros.encoders.templates import average_templates, fill_templates, load_templates
 from llmseg_ros.encoders.text_cache import TextCache
 from llmseg_ros.encoders.tiling import cut_windows, fit_size, join_windows, patch_axis
 from llmseg_ros.encoders.vit import image_tensor, interpolate_positions
+from llmseg_ros.encoders.weights import checksum
 
 if TYPE_CHECKING:
     import torch
@@ -33,13 +37,19 @@ class OpenClipEncoder:
     """An open_clip model with a VisionTransformer image tower; implements Encoder."""
 
     def __init__(
-        self, config: OpenClipConfig, device: torch.device, precision: str = 'auto'
+        self,
+        config: OpenClipConfig,
+        device: torch.device,
+        precision: str = 'auto',
+        runtime: OnnxRuntime | None = None,
     ) -> None:
         """Load the model, or share the one this process already has.
 
+        Where a runtime for the image tower is given, torch has only the text tower.
+
         Raises:
             EncoderUnavailable: open_clip or the weights are absent, or the model and its weights
-                can't be used together, or not for dense features.
+                can't be used together, or not for dense features, or the runtime can't run it.
             ConfigError: the templates can't be read.
         """
         import torch
@@ -47,11 +57,15 @@ class OpenClipEncoder:
         self.device = device
         self._config = config
         self._precision = pick_precision(precision, device)
-        self._shared = shared_model(config.model, config.pretrained, device)
+        exported = None if runtime is None else runtime.open(clip_tower(config))
+        self.runtime = exported.runtime if exported else 'torch'
+        load = text_model if exported else shared_model
+        self._shared = load(config.model, config.pretrained, device)
         self.name = f'open_clip {self._shared.name}'
         visual, mean, std = self._shared.model.visual, self._shared.mean, self._shared.std
         if config.tower == 'mmseg':
-            visual, mean, std = mmseg_tower(visual), IMAGENET_MEAN, IMAGENET_STD
+            mean, std = IMAGENET_MEAN, IMAGENET_STD
+            visual = visual if exported else mmseg_tower(visual)
         self._visual = visual
         self._patch = visual.conv1.stride[0]
         self._window = config.window, min(config.window, config.stride)
@@ -64,7 +78,8 @@ class OpenClipEncoder:
         self._mean_c11, self._std_c11 = (
             torch.tensor(values, device=device)[:, None, None] for values in (mean, std)
         )
-        if config.channels_last:
+        self._exported = exported
+        if config.channels_last and not exported:
             visual.conv1.to(memory_format=torch.channels_last)
         self._forward = torch.compile(dense_forward) if config.compile else dense_forward
         self._grid_constants = functools.lru_cache(maxsize=2)(self._make_grid_constants)
@@ -110,9 +125,13 @@ class OpenClipEncoder:
         """Return patches (b, h, w, d) and pooled (b, d), both float32."""
         import torch
 
+        positions_nd, bias_nn = self._grid_constants(grid)
+        if self._exported is not None:
+            constants = [positions_nd] if bias_nn is None else [positions_nd, bias_nn]
+            patches_bnd, pooled_bd = self._exported(images_bchw, *constants)
+            return patches_bnd.unflatten(1, grid), pooled_bd
         if self._config.channels_last:
             images_bchw = images_bchw.to(memory_format=torch.channels_last)
-        positions_nd, bias_nn = self._grid_constants(grid)
         with torch.no_grad(), autocast(self.device, self._precision):
             patches_bnd, pooled_bd = self._forward(
                 self._visual,
@@ -147,6 +166,53 @@ class OpenClipEncoder:
                 for start in range(0, len(texts), TEXT_BATCH)
             ]
             return average_templates(torch.cat(encoded).float(), len(self._templates))
+
+
+def clip_tower(config: OpenClipConfig) -> Tower:
+    """Return what exports dense_forward of a configuration: one graph for all sizes and batches.
+
+    Raises:
+        EncoderUnavailable: the weights are absent.
+    """
+
+    def make() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+        import torch
+        from torch import nn
+
+        visual = shared_model(config.model, config.pretrained, torch.device('cpu')).model.visual
+        if config.tower == 'mmseg':
+            visual = mmseg_tower(visual)
+
+        class Dense(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.visual = visual
+
+            def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                images_bchw, positions_nd, *bias = inputs
+                return dense_forward(
+                    self.visual, images_bchw, config.attention, positions_nd, *bias
+                )
+
+        patch, (count, _) = visual.conv1.stride[0], visual.positional_embedding.shape
+        side = round((count - 1) ** 0.5)
+        images_bchw = torch.zeros(2, 3, side * patch, side * patch)
+        example = images_bchw, visual.positional_embedding, neighbour_bias((side, side))
+        return Dense(), example if config.attention == 'naclip' else example[:2]
+
+    inputs = {'images': (0, 2, 3), 'positions': (0,), 'bias': (0, 1)}
+    if config.attention != 'naclip':
+        del inputs['bias']
+    return Tower(
+        name=f'open_clip {config.model}',
+        weights=checksum(find_checkpoint(config.model, config.pretrained)),
+        mode=(config.attention, config.tower),
+        inputs=inputs,
+        outputs={'patches': (0, 1), 'pooled': (0,)},
+        code=(__file__, dense_attention.__file__),
+        packages=('open_clip_torch',),
+        make=make,
+    )
 
 
 def mmseg_tower(visual: nn.Module) -> nn.Module:
@@ -189,7 +255,8 @@ def dense_forward(
     import torch
 
     x = visual.conv1(images_bchw).flatten(2).transpose(1, 2)
-    cls_b1d = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    # x.shape[0]: len(x) would be a constant where this is traced
+    cls_b1d = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
     x = visual.ln_pre(torch.cat([cls_b1d, x], dim=1) + positions_nd.to(x.dtype))
     *blocks, last = visual.transformer.resblocks
     # nn.MultiheadAttention puts tokens first, which costs bf16 on a CPU a copy of the weights for

@@ -67,6 +67,23 @@ def shared_model(name: str, pretrained: str, device: torch.device) -> SharedMode
     )
 
 
+def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
+    """Load a model as shared_model does, its image tower without the blocks, which take most room.
+
+    Raises:
+        EncoderUnavailable: it can't be loaded or used.
+    """
+    path = find_checkpoint(name, pretrained)
+    digest = checksum(path)
+
+    def load() -> SharedModel:
+        shared = load_model(name, pretrained, path, digest, device)
+        shared.model.visual.transformer = None
+        return shared
+
+    return load_once(('open_clip text', name, digest, device), load)
+
+
 def find_checkpoint(name: str, pretrained: str) -> Path:
     """Return the weight file of a tag, or the checkpoint file given.
 

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,10 @@ from numpy.typing import NDArray
 from llmseg_ros.config import SimSegConfig
 from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
 from llmseg_ros.encoders.loda import loda_pool
+from llmseg_ros.encoders.onnx_export import Tower
 from llmseg_ros.encoders.precision import autocast, pick_precision
+from llmseg_ros.encoders.runtime import OnnxRuntime
+from llmseg_ros.encoders.simseg_model import SimSegModel, load_model, missing_package
 from llmseg_ros.encoders.templates import average_templates, fill_templates, load_templates
 from llmseg_ros.encoders.text_cache import TextCache
 from llmseg_ros.encoders.vit import image_tensor, interpolate_positions
@@ -31,9 +31,6 @@ from llmseg_ros.encoders.weights import (
     first_line,
     given_weights,
     load_once,
-    load_strictly,
-    read_state_dict,
-    some_of,
     weights_folder,
 )
 
@@ -44,23 +41,28 @@ if TYPE_CHECKING:
 IMAGE_K = 5  # LoDA over patches, without CLS
 TEXT_K = 1  # LoDA over all tokens that are not padding
 MAX_TOKENS = 25
-HEAD_WIDTH = 64  # in both encoders of both published sizes
 TEXT_BATCH = 256
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
-
-logger = logging.getLogger(__name__)
 
 
 class SimSegEncoder:
     """SimSeg's image and text encoders with their projections; implements Encoder."""
 
-    def __init__(self, config: SimSegConfig, device: torch.device, precision: str = 'auto') -> None:
+    def __init__(
+        self,
+        config: SimSegConfig,
+        device: torch.device,
+        precision: str = 'auto',
+        runtime: OnnxRuntime | None = None,
+    ) -> None:
         """Load the checkpoint, or share the model this process already has.
+
+        Where a runtime for the image tower is given, torch has only the text tower.
 
         Raises:
             EncoderUnavailable: timm, transformers, the checkpoint or the tokenizer are absent, or
-                the checkpoint is not one of SimSeg.
+                the checkpoint is not one of SimSeg, or the runtime can't run it.
             ConfigError: the templates can't be read.
         """
         import torch
@@ -71,7 +73,13 @@ class SimSegEncoder:
         self.device = device
         self.name = f'simseg {path.stem} {digest[:12]}'
         self._precision = pick_precision(precision, device)
-        self._model = load_once(('simseg', digest, device), lambda: load_model(path, device))
+        exported = None if runtime is None else runtime.open(simseg_tower(path, digest))
+        self.runtime = exported.runtime if exported else 'torch'
+        self._exported = exported
+        self._model = load_once(
+            ('simseg', 'text' if exported else 'all', digest, device),
+            lambda: load_model(path, device, with_blocks=not exported),
+        )
         self._tokenizer = load_tokenizer(tokenizer_path, self._model.text.config.vocab_size)
         self._templates = load_templates(config.templates)
         vocabulary = hash_vocabulary(self._tokenizer)
@@ -100,10 +108,13 @@ class SimSegEncoder:
         from torch.nn.functional import normalize
 
         image_chw = image_tensor(rgb, self._size, 'bilinear', self._mean_c11, self._std_c11)
-        with torch.no_grad(), autocast(self.device, self._precision):
-            patches_1nd = self._encode_patches(
-                self._model, image_chw[None], self._positions_nd
-            ).float()
+        if self._exported is not None:
+            (patches_1nd,) = self._exported(image_chw[None], self._positions_nd)
+        else:
+            with torch.no_grad(), autocast(self.device, self._precision):
+                patches_1nd = self._encode_patches(
+                    self._model, image_chw[None], self._positions_nd
+                ).float()
         pooled_d = normalize(loda_pool(patches_1nd, IMAGE_K), dim=-1)[0]
         return ImageFeatures(patches_1nd[0].unflatten(0, self._grid), pooled_d)
 
@@ -140,16 +151,6 @@ class SimSegEncoder:
         return loda_pool(self._model.text_projection(words_bnd), TEXT_K, mask.bool())
 
 
-@dataclass(frozen=True)
-class SimSegModel:
-    """The four modules of a checkpoint, in evaluation mode, without gradients."""
-
-    image: Any
-    text: Any
-    image_projection: nn.Linear
-    text_projection: nn.Linear
-
-
 def encode_patches(
     model: SimSegModel, images_bchw: torch.Tensor, positions_nd: torch.Tensor
 ) -> torch.Tensor:
@@ -164,9 +165,45 @@ def encode_patches(
 
     vit = model.image
     x = vit.patch_embed.proj(images_bchw).flatten(2).transpose(1, 2)
-    x = torch.cat([vit.cls_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+    x = torch.cat([vit.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
     x = vit.norm(vit.blocks(x + positions_nd.to(x.dtype)))
     return model.image_projection(x[:, 1:])
+
+
+def simseg_tower(path: Path, digest: str) -> Tower:
+    """Return what exports encode_patches of a checkpoint: one graph for all sizes."""
+
+    def make() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+        import torch
+        from torch import nn
+
+        model = load_model(path, torch.device('cpu'))
+
+        class Patches(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.image, self.projection = model.image, model.image_projection
+
+            def forward(
+                self, images_bchw: torch.Tensor, positions_nd: torch.Tensor
+            ) -> tuple[torch.Tensor]:
+                parts = SimSegModel(self.image, None, self.projection, self.projection)
+                return (encode_patches(parts, images_bchw, positions_nd),)
+
+        positions_nd = model.image.pos_embed[0]
+        side = round((len(positions_nd) - 1) ** 0.5) * model.image.patch_embed.proj.stride[0]
+        return Patches(), (torch.zeros(1, 3, side, side), positions_nd)
+
+    return Tower(
+        name=f'simseg {path.stem}',
+        weights=digest,
+        mode=(),
+        inputs={'images': (2, 3), 'positions': (0,)},
+        outputs={'patches': (1,)},
+        code=(__file__,),
+        packages=('timm',),
+        make=make,
+    )
 
 
 def find_checkpoint(checkpoint: str) -> Path:
@@ -234,132 +271,3 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Any:
 def hash_vocabulary(tokenizer: Any) -> str:
     """Return a digest of a tokenizer's tokens and their numbers."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-
-
-def load_model(path: Path, device: torch.device) -> SimSegModel:
-    """Load a checkpoint in the published layout; sizes are read off the tensors.
-
-    Raises:
-        EncoderUnavailable: timm or transformers is absent, or the checkpoint lacks keys, has
-            extra ones, or has tensors of unexpected shapes.
-    """
-    from torch import nn
-
-    state = read_state_dict(path)
-    parts = split_state(state, path)
-    try:
-        image, text = build_vit(parts['image']), build_bert(parts['text'])
-        image_projection, text_projection = (
-            nn.Linear(*reversed(parts[name]['weight'].shape), bias=False)
-            for name in ('image_projection', 'text_projection')
-        )
-    except ImportError as error:
-        raise missing_package(error) from error
-    except KeyError as error:
-        raise EncoderUnavailable(f'checkpoint {path} is not of SimSeg: no {error}') from error
-    except (TypeError, ValueError, IndexError, AssertionError) as error:
-        raise EncoderUnavailable(
-            f'checkpoint {path} has tensors of shapes that SimSeg does not have'
-        ) from error
-    modules = {
-        'image': image,
-        'text': text,
-        'image_projection': image_projection,
-        'text_projection': text_projection,
-    }
-    for name, module in modules.items():
-        load_strictly(module, parts[name], path)
-        module.eval().requires_grad_(False).to(device)
-    return SimSegModel(**modules)
-
-
-def missing_package(error: ImportError) -> EncoderUnavailable:
-    return EncoderUnavailable(
-        f'encoder simseg needs {error.name}: pip install timm transformers, '
-        'or use `encoder: imagenet`'
-    )
-
-
-PREFIXES = {
-    'image': 'image_encoder.model.model.',
-    'text': 'text_encoder.model.',  # with or without a further `model.`
-    'image_projection': 'image_projection.linear.',
-    'text_projection': 'text_projection.linear.',
-}
-# the loss temperature, BERT's pooler and the ViT's classifier are not used; some transformers
-# kept position_ids and token_type_ids
-UNUSED = re.compile(
-    r'loss\.|image_encoder\.model\.model\.head\.'
-    r'|text_encoder\.model\.(model\.)?(pooler\.|embeddings\.(position|token_type)_ids$)'
-)
-
-
-def split_state(
-    state: Mapping[str, torch.Tensor], path: Path
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Split the tensors of a checkpoint by module.
-
-    Raises:
-        EncoderUnavailable: a tensor belongs to none of them, or one of them has no tensors.
-
-    What no part of the segmenter uses is named in the log.
-    """
-    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in PREFIXES}
-    extra = []
-    if unused := [key for key in state if UNUSED.match(key)]:
-        logger.info('of checkpoint %s are not used: %s', path, ', '.join(unused))
-    for key, value in state.items():
-        if UNUSED.match(key):
-            continue
-        for name, prefix in PREFIXES.items():
-            if key.startswith(prefix):
-                parts[name][key.removeprefix(prefix).removeprefix('model.')] = value
-                break
-        else:
-            extra.append(key)
-    missing = [f'{PREFIXES[name]}*' for name, part in parts.items() if not part]
-    if missing:
-        raise EncoderUnavailable(f'checkpoint {path} is not of SimSeg: no {", ".join(missing)}')
-    if extra:
-        raise EncoderUnavailable(
-            f'checkpoint {path} is not of SimSeg alone: it has extra {some_of(extra)}'
-        )
-    return parts
-
-
-def build_vit(state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Build timm's VisionTransformer of the sizes the tensors have, with random weights."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    width, _, patch, _ = state['patch_embed.proj.weight'].shape
-    side = round((state['pos_embed'].shape[1] - 1) ** 0.5)
-    return VisionTransformer(
-        img_size=side * patch,
-        patch_size=patch,
-        embed_dim=width,
-        depth=count_layers(state, 'blocks.'),
-        num_heads=max(1, width // HEAD_WIDTH),
-        num_classes=0,
-    )
-
-
-def build_bert(state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Build transformers' BERT of the sizes the tensors have, with random weights."""
-    from transformers import BertConfig, BertModel
-
-    vocabulary, width = state['embeddings.word_embeddings.weight'].shape
-    config = BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        num_hidden_layers=count_layers(state, 'encoder.layer.'),
-        num_attention_heads=max(1, width // HEAD_WIDTH),
-        intermediate_size=len(state['encoder.layer.0.intermediate.dense.bias']),
-        max_position_embeddings=len(state['embeddings.position_embeddings.weight']),
-        type_vocab_size=len(state['embeddings.token_type_embeddings.weight']),
-    )
-    return BertModel(config, add_pooling_layer=False)
-
-
-def count_layers(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    """Return how many numbered layers there are under a prefix."""
-    return len({key.removeprefix(prefix).split('.')[0] for key in state if key.startswith(prefix)})

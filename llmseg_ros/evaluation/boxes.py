@@ -151,8 +151,9 @@ def score_boxed_images(
     """
     rule = segmenter.config.images.sixteen_bit
     rgbs = map_ahead(lambda item: read_rgb(item.image, rule), dataset.images, workers)
-    for item, rgb in zip(dataset.images, rgbs, strict=True):
-        result = segmenter.segment(rgb)
+    images = map_ahead(segmenter.find, rgbs, int(segmenter.overlaps))
+    for item, found in zip(dataset.images, images, strict=True):
+        result = segmenter.finish(found)
         yield count_boxes(result, item.boxes, dataset.classes), result.timings_ms
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.encoders import Encoder
+from llmseg_ros.encoders import Encoder, ImageFeatures
 from llmseg_ros.evaluation.datasets import Dataset, Sample, read_sample
 from llmseg_ros.evaluation.metrics import (
     IGNORED,
@@ -24,6 +24,9 @@ from llmseg_ros.evaluation.metrics import (
 from llmseg_ros.evaluation.variants import Known, Variant, resolver_of_known
 from llmseg_ros.method.stages import Shared
 from llmseg_ros.system.ahead import map_ahead
+
+Labelled = tuple[str, NDArray[np.uint8], NDArray[np.uint16]]
+"""Id of an image, (H, W, 3) RGB and (H, W) true ids."""
 
 MOST_UNSCORED = 3  # images segmented and not yet scored: what is kept in memory and lost by a crash
 
@@ -127,14 +130,28 @@ class Evaluator:
         assert encoder is not None
         self.encoder = encoder
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether an image is encoded while another is segmented, see Segmenter.overlaps."""
+        return next(iter(self._segmenters.values())).overlaps
+
     def segment(self, rgb: NDArray[np.uint8]) -> tuple[Prediction, ...]:
         """Segment an (H, W, 3) image under every variant; what they share is computed once."""
+        return self.predict(rgb, *self.encode(rgb))
+
+    def encode(self, rgb: NDArray[np.uint8]) -> tuple[ImageFeatures, float]:
+        """Encode an (H, W, 3) image; return its features and the milliseconds it took."""
         import torch
 
         started = time.perf_counter()
         with torch.inference_mode():
             features = self.encoder.encode_image(rgb)
-        encode_ms = 1000 * (time.perf_counter() - started)
+        return features, 1000 * (time.perf_counter() - started)
+
+    def predict(
+        self, rgb: NDArray[np.uint8], features: ImageFeatures, encode_ms: float
+    ) -> tuple[Prediction, ...]:
+        """Segment an image that is encoded, as `segment` does."""
         shared = Shared()
         predictions = []
         for variant in self.variants:
@@ -208,21 +225,25 @@ def score_images(
 ) -> Iterator[ImageScores]:
     """Score images of the dataset in their order.
 
-    This thread segments; `workers` threads read files ahead, as many compare with the truth. What
-    is segmented when an error or Ctrl-C comes is still scored.
+    This thread segments, where stages overlap another encodes; `workers` threads read files ahead,
+    as many compare with the truth. What is segmented when an error or Ctrl-C comes is still scored.
 
     Raises:
         DatasetError: an image or its labels can't be used.
     """
 
-    def read(sample: Sample) -> tuple[str, NDArray[np.uint8], NDArray[np.uint16]]:
-        return (sample.id, *read_sample(evaluator.dataset, sample, evaluator.sixteen_bit))
+    def read(sample: Sample) -> Labelled:
+        return sample.id, *read_sample(evaluator.dataset, sample, evaluator.sixteen_bit)
 
+    def encode(item: Labelled) -> tuple[Labelled, tuple[ImageFeatures, float]]:
+        return item, evaluator.encode(item[1])
+
+    encoded = map_ahead(encode, map_ahead(read, samples, workers), int(evaluator.overlaps))
     unscored: deque[Future[ImageScores]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix='score') as pool:
         try:
-            for image_id, rgb, truth in map_ahead(read, samples, workers):
-                predictions = evaluator.segment(rgb)
+            for (image_id, rgb, truth), features in encoded:
+                predictions = evaluator.predict(rgb, *features)
                 unscored.append(pool.submit(evaluator.score, image_id, truth, predictions))
                 while unscored and (unscored[0].done() or len(unscored) > MOST_UNSCORED):
                     yield unscored.popleft().result()

@@ -8,6 +8,7 @@ from importlib import metadata
 REPORTED_PACKAGES = (
     'llmseg_ros',
     'torch',
+    'onnxruntime',
     'numpy',
     'opencv-python-headless',
     'open_clip_torch',

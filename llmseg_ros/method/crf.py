@@ -65,7 +65,7 @@ def image_crf(rgb: NDArray[np.uint8], labels: int, config: RefineConfig) -> Dens
     crf.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(rgb),
+        rgbim=np.require(rgb, requirements=['C', 'W']),  # it takes no array that is read-only
         compat=config.bilateral_compat,
     )
     return crf

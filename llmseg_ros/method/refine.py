@@ -223,7 +223,7 @@ def send(rgb: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """Copy an image to a device without waiting for what that has to do yet."""
     import torch
 
-    tensor = torch.from_numpy(np.ascontiguousarray(rgb))
+    tensor = torch.from_numpy(np.require(rgb, requirements=['C', 'W']))
     if device.type == 'cuda':  # a copy from memory that is not pinned waits for its turn
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -68,3 +68,7 @@ class StageClock:
         now, saved_ms = time.perf_counter(), self._shared.saved_ms
         self.timings_ms[stage] = 1000 * (now - self._last) + saved_ms - self._saved_ms
         self._last, self._saved_ms = now, saved_ms
+
+    def resume(self) -> None:
+        """Go on after a pause, which is part of no stage."""
+        self._last, self._saved_ms = time.perf_counter(), self._shared.saved_ms

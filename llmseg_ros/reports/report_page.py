@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmseg_ros.evaluation.metrics import Counts
 from llmseg_ros.reports import tables
@@ -21,6 +21,9 @@ from llmseg_ros.reports.confusion import (
 from llmseg_ros.reports.map_report import Cloud
 from llmseg_ros.reports.pictures import Shot
 from llmseg_ros.reports.tables import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FOLDER = Path(__file__).parent / 'page'
 
@@ -145,29 +148,47 @@ def render(
     sections: Sequence[Section],
 ) -> str:
     """Fill in the template; every text is escaped there."""
+    names = ['report.js', *(['cloud.js'] if any(section.cloud for section in sections) else [])]
+    return (
+        templates(FOLDER)
+        .get_template('report.html.j2')
+        .render(
+            title=title,
+            encoder=summary['encoder'],
+            note=note,
+            facts=facts,
+            sections=sections,
+            scripts=[read_script(FOLDER / name) for name in names],
+            style=read_style(FOLDER / 'look.css', FOLDER / 'report.css'),
+        )
+    )
+
+
+def templates(folder: Path) -> Environment:
+    """Return the templates of a folder; every text is escaped in them, none may be missing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    with_cloud = any(section.cloud for section in sections)
-    return environment.get_template('report.html.j2').render(
-        title=title,
-        encoder=summary['encoder'],
-        note=note,
-        facts=facts,
-        sections=sections,
-        scripts=[read_script('report.js'), *([read_script('cloud.js')] if with_cloud else [])],
-        style=(FOLDER / 'report.css').read_text(encoding='utf-8'),
-    )
 
 
-def read_script(name: str) -> Script:
-    """Read a script of the page."""
-    text = (FOLDER / name).read_text(encoding='utf-8')
+def read_style(*paths: Path) -> str:
+    """Read style sheets of a page; look.css has what all pages share."""
+    return '\n'.join(path.read_text(encoding='utf-8') for path in paths)
+
+
+def read_script(path: Path) -> Script:
+    """Read a script of a page."""
+    text = path.read_text(encoding='utf-8')
+    return Script(text, hash_of(text))
+
+
+def hash_of(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows a script or style."""
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')
-    return Script(text, f'sha256-{digest}')
+    return f'sha256-{digest}'

@@ -22,9 +22,10 @@ from llmseg_ros.visualize import add_legend, overlay
 CODEC = 'libvpx-vp9'  # browsers play it, and nobody needs a licence for it
 OPTIONS = {'deadline': 'realtime', 'cpu-used': '8', 'crf': '34', 'b': '0'}
 TICK = Fraction(1, 1000)  # of the video's clock, in seconds
-WIDTH = 640  # at most, in pixels
+TICK_NS = 1_000_000
+WIDTH = 640  # at most, in pixels, of a report
 LEGEND_ENTRIES = 12  # at most: of a longer class list the largest in the frame
-LONGEST_TICKS = 1000  # a frame is shown: gaps of a bag are cut short
+LONGEST = 1000 * TICK_NS  # a frame is shown in a report: gaps of a bag are cut short
 LOWEST_PRIORITY = 19
 PENDING = 8  # frames that wait for the encoder
 
@@ -36,17 +37,32 @@ class VideoError(RuntimeError):
 class OverlayVideo:
     """Write frames with their labels and a legend, encoded on a thread of its own."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        """Write to `path`, an .mp4 file; `names` are those of the ids, the background's first."""
+    def __init__(
+        self,
+        path: Path,
+        names: Sequence[str],
+        width: int = WIDTH,
+        longest: int | None = LONGEST,
+    ) -> None:
+        """Write a video.
+
+        Args:
+            path: an .mp4 file.
+            names: those of the ids, the background's first.
+            width: in pixels; larger frames are made small.
+            longest: a frame is shown, in nanoseconds; None for until the next one.
+        """
         self._path = path
         self._names = names
+        self._width = width
+        self._longest = longest
         # Otherwise the times measured beside it would be longer.
         self._pool = ThreadPoolExecutor(1, 'video', lower_priority, (LOWEST_PRIORITY,))
         self._pending: deque[Future[None]] = deque()
         self._container: Any = None
         self._stream: Any = None
         self._last: int | None = None  # stamp
-        self._tick = 0
+        self._time = 0  # in nanoseconds
         self._legend_heights: dict[int, int] = {}  # by width
 
     def add(self, stamp: int, rgb: NDArray[np.uint8], labels: NDArray[np.uint16]) -> None:
@@ -88,10 +104,10 @@ class OverlayVideo:
             size = (self._stream.width, self._stream.height)
             frame = av.VideoFrame.from_ndarray(fitted(picture, size), 'rgb24')
             if self._last is not None:
-                ticks = round((stamp - self._last) / 1e9 / TICK)
-                self._tick += min(LONGEST_TICKS, max(1, ticks))
+                shown = max(TICK_NS, stamp - self._last)
+                self._time += min(self._longest or shown, shown)
             self._last = stamp
-            frame.pts, frame.time_base = self._tick, TICK
+            frame.pts, frame.time_base = (self._time + TICK_NS // 2) // TICK_NS, TICK
             self._container.mux(self._stream.encode(frame))
 
     def _open(self, height: int, width: int) -> None:
@@ -104,7 +120,7 @@ class OverlayVideo:
         self._stream.codec_context.thread_count = 1
 
     def _draw(self, rgb: NDArray[np.uint8], labels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        width = min(WIDTH, rgb.shape[1])
+        width = min(self._width, rgb.shape[1])
         size = (width, max(1, round(rgb.shape[0] * width / rgb.shape[1])))
         small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
         ids = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint16)
@@ -140,8 +156,8 @@ def explained() -> Iterator[None]:
         yield
     except (OSError, av.FFmpegError) as error:
         raise VideoError(
-            f'overlay.mp4 can not be written ({error}): make room on the disk, or leave it out '
-            'with --no-video'
+            f'overlay.mp4 can not be written ({error}): make room on the disk, or of a replay '
+            'leave it out with --no-video'
         ) from error
 
 
@@ -154,15 +170,17 @@ def fitted(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def overlay_video(path: Path, names: Sequence[str]) -> Iterator[OverlayVideo]:
-    """Open a video that has its name only once the block is through.
+def overlay_video(
+    path: Path, names: Sequence[str], width: int = WIDTH, longest: int | None = LONGEST
+) -> Iterator[OverlayVideo]:
+    """Open a video that has its name only once the block is through; OverlayVideo's arguments.
 
     Raises:
         VideoError: it can't be written.
     """
     with replacing(path) as partial:
         movie = partial.with_suffix('.mp4')  # FFmpeg takes the format from the name
-        video = OverlayVideo(movie, names)
+        video = OverlayVideo(movie, names, width, longest)
         try:
             yield video
             video.finish()

@@ -24,10 +24,11 @@ from llmseg_ros.mapping.geometry import (
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.depth_subscription import DepthSubscription, HeldDepth
-from llmseg_ros.ros.diagnostics import RECENT_S, FrameStatistics
+from llmseg_ros.ros.diagnostics import RECENT_S
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.point_cloud import camera_to_info, points_to_cloud
 from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 LOG_EVERY_S = 10.0
 

@@ -25,13 +25,14 @@ from llmseg_ros.config import ConfigError
 from llmseg_ros.ros import qos, silence
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.class_list import ClassListInterface
-from llmseg_ros.ros.diagnostics import FrameStatistics, Health, make_status
+from llmseg_ros.ros.diagnostics import Health, make_status
 from llmseg_ros.ros.ending import end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
 from llmseg_ros.ros.transport import choose_profile
 from llmseg_ros.segmenter import Segmenter
+from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import device_memory_mib, free_memory, process_memory_mib
 from llmseg_ros.system.priority import lower_priority
 
@@ -123,7 +124,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe to the camera."""
         assert self._pipeline is not None
-        self._pipeline.worker.start()
+        self._pipeline.start()
         self._pipeline.depth.start()
         self._images = subscribe_to_camera(self, self._config, self._pipeline.take)
         self._activated, self._state = time.monotonic(), 'active'
@@ -163,13 +164,13 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self._images = None
         if self._pipeline is not None:
             self._pipeline.depth.stop()
-        if self._pipeline is not None and not self._pipeline.worker.stop(timeout_s):
+        if self._pipeline is not None and not self._pipeline.stop(timeout_s):
             self.get_logger().warning('the frame in work is not waited for any longer')
 
     def _release(self) -> None:
         self._class_list.detach()
         if self._pipeline is not None:
-            self._dropped_before += self._pipeline.worker.dropped
+            self._dropped_before += self._pipeline.dropped
             self._pipeline.destroy()
         if self._segmenter is not None:
             self._segmenter.close()
@@ -224,10 +225,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self.context.try_shutdown()
             return
         pipeline = self._pipeline
-        if self._state == 'active' and pipeline is not None and not pipeline.worker.alive:
+        if self._state == 'active' and pipeline is not None and not pipeline.alive:
             self.get_logger().error('the worker thread had died and is started anew')
             self._restarted = time.monotonic()
-            pipeline.worker.start()
+            pipeline.start()
         if self._images is not None:
             self._images.agree()
         if pipeline is not None:
@@ -288,7 +289,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             'state': self._state,
             'frames in': counts.received,
             'frames out': counts.published,
-            'frames dropped': self._dropped_before + (pipeline.worker.dropped if pipeline else 0),
+            'frames dropped': self._dropped_before + (pipeline.dropped if pipeline else 0),
             'frames rejected': counts.rejected,
             'frames lost to errors': counts.failed,
             'frames nobody wanted': counts.unwanted,
@@ -303,6 +304,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         if self._segmenter is not None:
             values['encoder'] = self._segmenter.encoder.name
             values['device'] = self._segmenter.encoder.device
+            values['runtime'] = self._segmenter.encoder.runtime
             values['classes waiting for subclasses'] = self._segmenter.asking.pending
             values['language model'] = self._segmenter.asking.problem or 'no problem'
         values['classes'] = len(self._class_list.label_map.classes)

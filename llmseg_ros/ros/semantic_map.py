@@ -42,7 +42,6 @@ from llmseg_ros.ros.diagnostics import (
     SILENT_S,
     STALE,
     WARN,
-    FrameStatistics,
     status_message,
 )
 from llmseg_ros.ros.ending import end_by, launcher_gone
@@ -53,6 +52,7 @@ from llmseg_ros.ros.parameters import declare_settings, read_sections, unknown_p
 from llmseg_ros.ros.point_cloud import voxels_to_cloud
 from llmseg_ros.ros.transport import choose_profile
 from llmseg_ros.settings import ConfigError, build_section
+from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import process_memory_mib
 
 WAITING = 10  # clouds at most that wait for their poses

@@ -18,7 +18,7 @@ from llmseg_ros.subclasses.parse import parse_answer
 from llmseg_ros.subclasses.prompts import load_prompt
 from llmseg_ros.subclasses.store import Answer, Question, Store, default_store_path
 
-Source = Literal['llm', 'store', 'pack', 'name']
+Source = Literal['llm', 'store', 'pack', 'name', 'typed']
 
 ASK_AGAIN_SECONDS = 86_400.0  # after an answer without any name in it
 IMPORTED = 'imported from'
@@ -31,7 +31,8 @@ class Subclasses:
     Attributes:
         names: without the class name itself, which whoever uses them adds.
         source: 'llm' asked in this run, 'store' asked earlier, 'pack' a curated file or the
-            user's own, 'name' none: the class stands under its own name alone.
+            user's own, 'name' none: the class stands under its own name alone, 'typed' given by
+            hand in this run.
         asked_at: seconds since 1970, where a language model was asked.
     """
 
@@ -83,6 +84,10 @@ class Resolver:
     def requests(self) -> int:
         """Requests made to the language model so far."""
         return self._client.requests if self._client else 0
+
+    def know(self, name: str, found: Subclasses) -> None:
+        """Take these for the subclasses of a class from now on, before all else."""
+        self._known = {**self._known, name_key(name): found}
 
     def resolve(self, name: str) -> Subclasses:
         """Return the subclasses known now, without waiting for the network."""

@@ -13,6 +13,8 @@ import pytest
 import skimage.data
 from rosbags.highlevel import AnyReader
 
+from llmseg_ros.bags.reading import connections_of, opened_bag
+from llmseg_ros.bags.replay import replay_frames
 from llmseg_ros.bags.scores import ReplayScores
 from llmseg_ros.bags.topics import message_types
 from llmseg_ros.demo.received import read_received
@@ -74,6 +76,22 @@ def test_labels_equal_a_plain_loop(replayed: Replayed, fast_config: Path) -> Non
     assert replayed.report['changed_pixels'] == pytest.approx(np.mean(changed), abs=1e-6)
     assert replayed.report['class_share']['cat'] == pytest.approx(np.mean(shares), abs=1e-6)
     assert max(shares) > 0
+
+
+def test_stages_that_overlap_change_nothing(
+    replayed: Replayed, fast_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segmenter, 'overlaps', True)
+    segmenter = Segmenter.from_config(fast_config, CLASSES)
+    received = read_received(replayed.out)
+    with opened_bag(replayed.bag) as bag:
+        camera = connections_of(bag, '/camera', (IMAGE,))
+        steps = list(replay_frames(bag, camera, connections_of(bag, '/note', (STRING,)), segmenter))
+    assert [step.message.connection.topic for step in steps] == ['/note', *['/camera'] * 3]
+    results = [(step.frame.stamp, step.result) for step in steps if step.frame and step.result]
+    assert [stamp for stamp, _ in results] == sorted(received.labels)
+    for stamp, result in results:
+        assert np.array_equal(result.labels, received.labels[stamp])
 
 
 def test_report(replayed: Replayed) -> None:

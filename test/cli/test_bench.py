@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def test_spread() -> None:
 def test_bench(llmseg: Callable[..., Any], tmp_path: Path) -> None:
     config = tmp_path / 'small.yaml'
     config.write_text('imagenet: {model: lite0, short_sides: [64]}')
+    before = dict(os.environ)
     outcome = llmseg('bench', '--config', config, '--frames', 2, '--json', tmp_path / 'bench.json')
     assert outcome.code == 0, outcome.err
+    assert os.environ == before  # the graph it measures in is left
     report = json.loads((tmp_path / 'bench.json').read_text(encoding='utf-8'))
     assert [run['classes'] for run in report['runs']] == [5, 150]
     assert min(report['total_ratio'], report['outside_refine_ratio']) > 0

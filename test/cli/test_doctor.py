@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,11 @@ def test_doctor_tells_what_is_here(
         assert part['name'] in outcome.out
         assert bool(part['remedy']) == (part['state'] != 'ok')
     assert 'lite2' in parts['encoder imagenet']['detail']
+    if importlib.util.find_spec('onnxruntime'):
+        detail = parts['onnxruntime']['detail']
+        assert re.search(r'\bcpu; encoder.runtime auto is (onnxruntime, cpu|torch)$', detail), (
+            detail
+        )
 
 
 def test_doctor_fails_where_nothing_can_be_segmented(

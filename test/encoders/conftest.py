@@ -13,21 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # for slow_reference
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch, one_thread):
     folder = tmp_path / 'cache'
     monkeypatch.setenv('LLMSEG_CACHE', str(folder))
     return folder
-
-
-@pytest.fixture(autouse=True, scope='session')
-def one_thread():
-    """Models this small lose more to waking threads than they gain."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')

@@ -1,5 +1,7 @@
 """The embedded encoder on real weights and photographs."""
 
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -9,17 +11,31 @@ from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, EvidenceEncoder
-from llmseg_ros.encoders.imagenet import ImageNetEncoder, SentenceEncoder, smooth
+from llmseg_ros.encoders.efficientnet import find_weights, imagenet_tower, load_network
+from llmseg_ros.encoders.imagenet import ImageNetEncoder, smooth
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
-from llmseg_ros.files import shipped_path
+from llmseg_ros.encoders.runtime import OnnxRuntime
+from llmseg_ros.encoders.sentences import SentenceEncoder
+from llmseg_ros.files import cache_folder, shipped_path
 
 CPU = torch.device('cpu')
+ON_CPU = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=True)
 SMALL = ImageNetConfig(model='lite0', short_sides=(128,))
 
 
 @pytest.fixture(scope='module')
 def encoder() -> ImageNetEncoder:
     return ImageNetEncoder(SMALL, CPU)
+
+
+@pytest.fixture(autouse=True)
+def cache(encoder, tmp_path, monkeypatch):
+    """Give a cache folder that knows ImageNet's names already: to encode them takes seconds."""
+    folder = tmp_path / 'cache'
+    folder.mkdir()
+    shutil.copy(cache_folder() / 'text.sqlite', folder)
+    monkeypatch.setenv('LLMSEG_CACHE', str(folder))
+    return folder
 
 
 def test_it_is_an_evidence_encoder(encoder):
@@ -74,7 +90,7 @@ def test_evidence_is_the_mean_of_the_verdict_on_the_whole_and_on_the_surest_tent
     """Written out in loops over names and patches."""
     with torch.inference_mode():
         features = encoder.encode_image(data.chelsea())
-    weights, bias = encoder._network._fc.weight.double(), encoder._network._fc.bias.double()
+    weights, bias = encoder._weights_kd.double(), encoder._bias_k.double()
 
     def verdict(x):
         return torch.softmax(weights @ x.double() + bias, dim=0).tolist()
@@ -153,6 +169,22 @@ def test_a_restart_encodes_no_name_again(encoder, monkeypatch):
     torch.testing.assert_close(ImageNetEncoder(SMALL, CPU).encode_text(['tabby cat']), first)
 
 
+def test_names_are_those_of_timm():
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    assert imagenet_names() == tuple(info.index_to_description(index) for index in range(1000))
+
+
+def test_what_takes_seconds_to_import_is_not_imported():
+    slow = {'timm', 'transformers', 'torchvision', 'torch._dynamo'}
+    program = (
+        'import sys; from llmseg_ros.segmenter import Segmenter; Segmenter(classes=["cat"]); '
+        f'print({slow} & set(sys.modules))'
+    )
+    assert subprocess.check_output([sys.executable, '-c', program], text=True) == 'set()\n'
+
+
 def test_sizes_are_averaged_on_the_finest_grid():
     encoder = ImageNetEncoder(ImageNetConfig('lite0', (64, 128)), CPU)
     with torch.inference_mode():
@@ -177,3 +209,28 @@ def test_a_missing_package_is_named(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(EncoderUnavailable, match=f'{package}: pip install'):
         ImageNetEncoder(SMALL, CPU)
+
+
+@pytest.mark.parametrize(
+    ('model', 'dilated'), [('lite0', False), ('lite0', True), ('lite1', True), ('lite2', True)]
+)
+def test_onnxruntime_gives_what_torch_gives_at_any_size(cache, model, dilated):
+    weights = find_weights(model)
+    exported = ON_CPU.open(imagenet_tower(model, dilated, weights))
+    network = load_network(model, dilated, weights)
+    for photo in (data.chelsea()[:64, :96], data.coffee()[:160, :32]):
+        rgb_1hwc = torch.from_numpy(photo)[None]
+        torch.testing.assert_close(exported(rgb_1hwc), network(rgb_1hwc), rtol=0, atol=1e-4)
+    assert len(list((cache / 'onnx').glob('*.onnx'))) == 1
+
+
+def test_an_encoder_runs_in_onnxruntime(encoder, monkeypatch):
+    sentences = encoder._sentences  # to encode 1000 names again takes longest
+    monkeypatch.setattr('llmseg_ros.encoders.imagenet.SentenceEncoder', lambda device: sentences)
+    exported = ImageNetEncoder(SMALL, CPU, ON_CPU)
+    assert encoder.runtime == 'torch'
+    assert exported.runtime.startswith('onnxruntime')
+    with torch.inference_mode():
+        found, expected = (each.encode_image(data.chelsea()) for each in (exported, encoder))
+    for name in ('patches_hwd', 'pooled_d', 'evidence_e'):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)

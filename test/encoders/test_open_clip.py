@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.dense_attention import MODES
 from llmseg_ros.encoders.open_clip import OpenClipEncoder, dense_forward
 from llmseg_ros.encoders.open_clip_models import check_model
+from llmseg_ros.encoders.runtime import OnnxRuntime
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.weights import weights_folder
 from llmseg_ros.method.patches import average_windows, grid_length
@@ -24,6 +26,7 @@ from llmseg_ros.method.patches import average_windows, grid_length
 open_clip = pytest.importorskip('open_clip')
 
 CPU = torch.device('cpu')
+ON_CPU = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=True)
 TINY_TILING = {'short_side': 24, 'long_side': 64, 'window': 16, 'stride': 8}
 
 
@@ -33,10 +36,10 @@ def held(tiny_models):
     return [make_encoder(tiny_models, name) for name in tiny_models]
 
 
-def make_encoder(tiny_models, name='tiny', precision='auto', **settings):
+def make_encoder(tiny_models, name='tiny', precision='auto', runtime=None, **settings):
     settings = {'templates': 'photo', **TINY_TILING, **settings}
     config = OpenClipConfig(model=name, pretrained=str(tiny_models[name]), **settings)
-    return OpenClipEncoder(config, CPU, precision)
+    return OpenClipEncoder(config, CPU, precision, runtime)
 
 
 def slow_features(name, state, image_chw, mode, grid, positions):
@@ -359,3 +362,44 @@ def test_dense_forward_compiles(tiny_models):
     with torch.no_grad():
         for found, expected in zip(compiled(*arguments), dense_forward(*arguments), strict=True):
             torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_onnxruntime_gives_what_torch_gives_at_any_size(tiny_models, photo, cache, mode):
+    for settings in ({}, {'windows': False}, {'short_side': 36, 'batch': 3}, {'fit': 'pad'}):
+        compare_runtimes(tiny_models, photo, attention=mode, **settings)
+    assert len(list((cache / 'onnx').glob('*.onnx'))) == 1
+
+
+@pytest.mark.parametrize('name', ['tiny-quickgelu', 'tiny-scaled', 'tiny-average-late'])
+def test_onnxruntime_gives_what_torch_gives_with_every_kind_of_tower(tiny_models, photo, name):
+    compare_runtimes(tiny_models, photo, name=name)
+    compare_runtimes(tiny_models, photo, name=name, tower='mmseg', attention='value')
+
+
+def compare_runtimes(tiny_models, photo, **settings):
+    found, expected = (
+        make_encoder(tiny_models, runtime=runtime, **settings).encode_image(photo)
+        for runtime in (ON_CPU, None)
+    )
+    for name in ('patches_hwd', 'pooled_d'):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)
+    assert found.axes == expected.axes
+
+
+def test_once_exported_torch_holds_no_blocks_of_the_image_tower(tiny_models, photo):
+    encoder = make_encoder(tiny_models, 'tiny-average', runtime=ON_CPU)
+    assert encoder.runtime.startswith('onnxruntime')
+    assert encoder._shared.model.visual.transformer is None
+    in_torch = make_encoder(tiny_models, 'tiny-average')
+    assert in_torch.runtime == 'torch'
+    assert torch.equal(encoder.encode_text(['cat']), in_torch.encode_text(['cat']))
+
+
+def test_onnxruntime_in_half_precision_changes_little(tiny_models, photo):
+    exact = make_encoder(tiny_models).encode_image(photo)
+    half = make_encoder(tiny_models, runtime=dataclasses.replace(ON_CPU, half=True)).encode_image(
+        photo
+    )
+    difference = (half.patches_hwd - exact.patches_hwd).abs()
+    assert 1e-6 < difference.max() < 0.05

@@ -11,6 +11,7 @@ import torch
 
 from llmseg_ros.config import SimSegConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
+from llmseg_ros.encoders.runtime import OnnxRuntime
 from llmseg_ros.encoders.simseg import MAX_TOKENS, SimSegEncoder, encode_patches
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.vit import image_tensor
@@ -19,6 +20,7 @@ vision_transformer = pytest.importorskip('timm.models.vision_transformer')
 transformers = pytest.importorskip('transformers')
 
 CPU = torch.device('cpu')
+ON_CPU = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=True)
 WIDTH = 128  # two heads of 64, as wide as the published ones
 PATCH = 16
 TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'photo', 'of', 'cat', 'dog', '.']
@@ -58,11 +60,11 @@ def published(tmp_path_factory):
     return path
 
 
-def make_encoder(path, tokenizer=None, **settings):
+def make_encoder(path, tokenizer=None, runtime=None, **settings):
     settings = {'templates': 'photo', 'input_size': 3 * PATCH, **settings}
     tokenizer = tokenizer or path.parent / 'tokenizer'
     config = SimSegConfig(checkpoint=str(path), tokenizer=str(tokenizer), **settings)
-    return SimSegEncoder(config, CPU)
+    return SimSegEncoder(config, CPU, runtime=runtime)
 
 
 def state_of(path):
@@ -326,3 +328,19 @@ def test_patches_compile(published):
     compiled = torch.compile(encode_patches, backend='eager', fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(*arguments), encode_patches(*arguments))
+
+
+def test_onnxruntime_gives_what_torch_gives_at_any_size(published, photo, cache):
+    for side in (3 * PATCH, 5 * PATCH):
+        encoder = make_encoder(published, runtime=ON_CPU, input_size=side)
+        assert encoder.runtime.startswith('onnxruntime')
+        assert encoder._model.image.blocks is None
+        in_torch = make_encoder(published, input_size=side)
+        assert in_torch.runtime == 'torch'
+        found, expected = encoder.encode_image(photo), in_torch.encode_image(photo)
+        for name in ('patches_hwd', 'pooled_d'):
+            torch.testing.assert_close(
+                getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4
+            )
+        assert torch.equal(encoder.encode_text(['cat']), in_torch.encode_text(['cat']))
+    assert len(list((cache / 'onnx').glob('*.onnx'))) == 1

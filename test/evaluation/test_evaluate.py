@@ -93,6 +93,21 @@ def test_ablation_equals_a_plain_loop(
     assert run['presence_ap'] == pytest.approx(expected_ap, abs=1e-6)
 
 
+def test_stages_that_overlap_change_no_score(
+    photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = folder_dataset(photographs)
+    evaluator = make_evaluator(dataset, fast_config, 'refine')
+    in_turns = list(score_images(evaluator, dataset.samples))
+    monkeypatch.setattr(Segmenter, 'overlaps', True)
+    side_by_side = list(score_images(evaluator, dataset.samples))
+    for one, other in zip(in_turns, side_by_side, strict=True):
+        assert one.id == other.id
+        for run, same in zip(one.runs, other.runs, strict=True):
+            assert np.array_equal(run.cells_k3, same.cells_k3)
+            assert np.array_equal(run.presence_c, same.presence_c)
+
+
 def test_every_image_is_encoded_once(
     photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,17 +182,17 @@ def numbers(path: Path) -> dict[str, Any]:
 def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(
     photographs: Path, fast_config: Path, tmp_path: Path
 ) -> None:
-    segment, segmented = Evaluator.segment, []
+    predict, segmented = Evaluator.predict, []
 
-    def segment_until_ctrl_c(evaluator: Evaluator, rgb: np.ndarray) -> Any:
-        segmented.append(rgb.shape)
+    def predict_until_ctrl_c(*arguments: Any) -> Any:
+        segmented.append(arguments)
         if len(segmented) == 3:
             raise KeyboardInterrupt
-        return segment(evaluator, rgb)
+        return predict(*arguments)
 
     arguments = ['--root', photographs, '--config', fast_config]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evaluator, 'segment', segment_until_ctrl_c)
+        patch.setattr(Evaluator, 'predict', predict_until_ctrl_c)
         assert evaluate(*arguments, '--report', tmp_path / 'cut') == 130
         cut = json.loads((tmp_path / 'cut' / 'report.json').read_text())
         assert (cut['images'], cut['complete']) == (2, False)
@@ -296,17 +311,17 @@ def test_segmenting_is_a_few_images_ahead_of_scoring(
     photographs: Path, fast_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = make_evaluator(folder_dataset(photographs), fast_config)
-    segment, score, segmented = evaluator.segment, evaluator.score, []
+    predict, score, segmented = evaluator.predict, evaluator.score, []
 
-    def segment_and_count(rgb: np.ndarray) -> Any:
-        segmented.append(rgb.shape)
-        return segment(rgb)
+    def predict_and_count(*arguments: Any) -> Any:
+        segmented.append(arguments)
+        return predict(*arguments)
 
     def score_slowly(*arguments: Any) -> Any:
         time.sleep(0.1)
         return score(*arguments)
 
-    monkeypatch.setattr(evaluator, 'segment', segment_and_count)
+    monkeypatch.setattr(evaluator, 'predict', predict_and_count)
     monkeypatch.setattr(evaluator, 'score', score_slowly)
     samples = 4 * evaluator.dataset.samples
     ahead, ids = [], []

@@ -17,19 +17,8 @@ from tiny import NAME, TEXT, VISION
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv('LLMSEG_CACHE', str(tmp_path / 'cache'))
-
-
-@pytest.fixture(autouse=True, scope='session')
-def one_thread():
-    """Models this small lose more to waking threads than they gain."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from .browser import needs_chromium, opened_browser, show
+from ..helpers.browser import needs_chromium, opened_browser, show
 from .pages import HOSTILE, make_map_page
 
 pytestmark = needs_chromium

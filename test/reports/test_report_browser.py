@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from .browser import needs_chromium, opened_browser, show
+from ..helpers.browser import needs_chromium, opened_browser, show
 from .pages import HOSTILE, QUOTED, make_evaluation_page, make_folder_page, make_replay_page
 
 BAGS = ('monday/hall', 'javascript:alert(3)', QUOTED, '%2e%2e/#?.bag')

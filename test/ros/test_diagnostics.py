@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -17,11 +18,11 @@ from llmseg_ros.ros.diagnostics import (
     OK,
     STALE,
     WARN,
-    FrameStatistics,
     Health,
     format_value,
     judge,
 )
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 
 @pytest.mark.parametrize(
@@ -102,5 +103,6 @@ def test_the_node_tells_once_a_second(seg: Any, peer: Any) -> None:
     assert status.level in (OK, STALE, WARN)
     assert values['state'] == 'active'
     assert values['encoder'].startswith('imagenet')
+    assert re.fullmatch(r'torch|onnxruntime [\d.]+, \w+', values['runtime'])
     assert float(values['memory MiB']) > 100
     assert {'frames in', 'frames dropped', 'frames rejected', 'class version'} <= set(values)

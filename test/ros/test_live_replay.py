@@ -127,7 +127,7 @@ def test_bad_frames_cost_themselves(config: Path, tmp_path: Path, labelled: bool
     for mode in ('offline', 'lockstep', 'realtime'):
         arguments = [bag, '--classes', ','.join(CLASSES), '--config', config, '--mode', mode]
         arguments += ['--labels', '/truth'] if labelled else ['--image', '/eye']
-        arguments += ['--rate', 0.3] if mode == 'realtime' else []
+        arguments += ['--rate', 1] if mode == 'realtime' else []
         assert replay(*arguments, '--out', tmp_path / mode, '--report', tmp_path / f'{mode}_r') == 0
         reports[mode] = json.loads((tmp_path / f'{mode}_r' / 'report.json').read_text())
         assert 'can not be used' in (tmp_path / f'{mode}_r' / 'report.html').read_text()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,30 +22,42 @@ from std_msgs.msg import Header
 
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.ros.conversions import array_to_image
-from llmseg_ros.ros.diagnostics import FrameStatistics
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.pipeline import FramePipeline, TakenFrame
 from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 
 class FaultySegmenter:
     """Stands in where a fault can't be had from the real one: raises what it is told to."""
 
+    overlaps = False
+    in_finish = False  # where the faults are
+
     def __init__(self, *faults: BaseException | None) -> None:
         self.config = SegmenterConfig()
         self.faults = list(faults)
-        self.previous: list[Segmentation | None] = []
+        self.previous: list[Any] = []
 
     def reconfigure(self, config: SegmenterConfig) -> None:
         self.config = config
 
-    def segment(self, rgb: Any, previous: Segmentation | None) -> Segmentation:
+    def find(self, rgb: Any, previous: Any) -> Any:
         self.previous.append(previous)
+        if not self.in_finish:
+            self.fail()
+        return SimpleNamespace(rgb=rgb)
+
+    def finish(self, found: Any) -> Segmentation:
+        if self.in_finish:
+            self.fail()
+        shape = found.rgb.shape[:2]
+        return Segmentation(np.ones(shape, np.uint16), np.ones(shape, np.float32), (), 1, {})
+
+    def fail(self) -> None:
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
-        shape = rgb.shape[:2]
-        return Segmentation(np.ones(shape, np.uint16), np.ones(shape, np.float32), (), 1, {})
 
 
 class Log:
@@ -52,6 +68,11 @@ class Log:
 
     def __getattr__(self, severity: str) -> Callable[[str], None]:
         return lambda message: self.lines.append((severity, message))
+
+
+@pytest.fixture(params=['find', 'finish'])
+def in_either_part(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FaultySegmenter, 'in_finish', request.param == 'finish')
 
 
 @pytest.fixture
@@ -71,7 +92,7 @@ def run(node: Any, segmenter: FaultySegmenter, *messages: Image) -> FrameStatist
     pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False), statistics)
     for message in messages:
         pipeline.take(message)
-        pipeline._work_on(TakenFrame(message, None))
+        pipeline._at_its_own_cost(pipeline._find, TakenFrame(message, None))
     pipeline.destroy()
     return statistics
 
@@ -87,6 +108,7 @@ def logged(node: Any, severity: str) -> list[str]:
     return [message for kind, message in node.get_logger().lines if kind == severity]
 
 
+@pytest.mark.usefixtures('in_either_part')
 def test_an_error_costs_one_frame_and_is_told_once_per_kind(node: Any) -> None:
     segmenter = FaultySegmenter(ValueError('first'), ValueError('second'), KeyError('other'), None)
     statistics = run(node, segmenter, *[frame()] * 4)
@@ -106,6 +128,7 @@ def test_a_rejected_frame_is_told_with_topic_and_reason(node: Any) -> None:
     assert warning.startswith('/image: frame rejected: step 1 is less than the 18 bytes')
 
 
+@pytest.mark.usefixtures('in_either_part')
 def test_out_of_gpu_memory_halves_the_batch_and_tries_once_more(node: Any) -> None:
     segmenter = FaultySegmenter(torch.cuda.OutOfMemoryError('no memory'))
     before = segmenter.config
@@ -117,6 +140,7 @@ def test_out_of_gpu_memory_halves_the_batch_and_tries_once_more(node: Any) -> No
     assert warning.endswith(f'open_clip.batch {halved.batch}')
 
 
+@pytest.mark.usefixtures('in_either_part')
 def test_out_of_gpu_memory_twice_is_reported(node: Any) -> None:
     faults = [torch.cuda.OutOfMemoryError('no memory') for _ in range(2)]
     statistics = run(node, FaultySegmenter(*faults), frame(), frame())
@@ -144,3 +168,122 @@ def test_the_frame_before_counts_while_it_is_recent(
 def test_a_jump_back_in_time_is_told(node: Any) -> None:
     run(node, FaultySegmenter(), frame(60.0), frame(59.5), frame(2.0))
     assert logged(node, 'info') == ['time went back by 57.5 s']
+
+
+class HeldSegmenter(FaultySegmenter):
+    """Stands in for one whose parts take as long as a test lets them."""
+
+    overlaps = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[str, int]] = []
+        self.changed = threading.Condition()
+        self.held = {'find', 'finish'}  # parts that wait for `let`
+        self.finish_s = 0.0
+
+    def find(self, rgb: Any, previous: Any) -> Any:
+        self.work('find', int(rgb[0, 0, 0]))
+        return super().find(rgb, previous)
+
+    def finish(self, found: Any) -> Segmentation:
+        self.work('finish', int(found.rgb[0, 0, 0]))
+        time.sleep(self.finish_s)
+        return super().finish(found)
+
+    def work(self, part: str, number: int) -> None:
+        with self.changed:
+            self.events.append((part, number))
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: part not in self.held, 10)
+
+    def wait_for(self, part: str, number: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: (part, number) in self.events, 10), self.events
+
+    def let(self, part: str) -> None:
+        with self.changed:
+            self.held.discard(part)
+            self.changed.notify_all()
+
+
+@pytest.fixture
+def held(node: Any) -> Iterator[tuple[HeldSegmenter, FramePipeline, FrameStatistics]]:
+    segmenter, statistics = HeldSegmenter(), FrameStatistics()
+    pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False), statistics)
+    pipeline.start()
+    yield segmenter, pipeline, statistics
+    for part in ('find', 'finish'):
+        segmenter.let(part)
+    assert pipeline.stop(10)
+    pipeline.destroy()
+
+
+def numbered(number: int) -> Image:
+    message = frame(1 + number / 10)
+    message.data = bytes([number]) * len(message.data)
+    return message
+
+
+def test_a_frame_is_begun_while_the_one_before_is_refined(held: Any) -> None:
+    segmenter, pipeline, statistics = held
+    segmenter.let('find')
+    pipeline.take(numbered(1))
+    segmenter.wait_for('finish', 1)
+    pipeline.take(numbered(2))
+    segmenter.wait_for('find', 2)
+    for number in (3, 4, 5):  # the first part waits with frame 2, so the newest of them is left
+        pipeline.take(numbered(number))
+    segmenter.let('finish')
+    segmenter.wait_for('finish', 5)
+    assert pipeline.stop(10)
+    assert [number for part, number in segmenter.events if part == 'finish'] == [1, 2, 5]
+    assert (statistics.published, pipeline.dropped, statistics.failed) == (3, 2, 0)
+    assert statistics.percentiles_ms()['wait'][1] > 0
+
+
+def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held: Any) -> None:
+    segmenter, pipeline, statistics = held
+    segmenter.let('find')
+    pipeline.take(numbered(1))
+    segmenter.wait_for('finish', 1)
+    pipeline.take(numbered(2))
+    segmenter.wait_for('find', 2)
+    pipeline.take(numbered(3))
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(pipeline.stop, 10)
+        while not pipeline.dropped:
+            time.sleep(0.01)
+        segmenter.let('finish')
+        assert stopping.result()
+    assert (statistics.published, pipeline.dropped, statistics.failed) == (2, 1, 0)
+    assert not pipeline.alive
+
+
+def test_a_stop_that_does_not_wait_leaves_every_frame_counted(held: Any) -> None:
+    segmenter, pipeline, statistics = held
+    segmenter.let('find')
+    pipeline.take(numbered(1))
+    segmenter.wait_for('finish', 1)
+    pipeline.take(numbered(2))
+    segmenter.wait_for('find', 2)
+    assert not pipeline.stop(0.05)
+    segmenter.let('finish')
+    assert pipeline.stop(10)
+    assert (statistics.published, pipeline.dropped) == (1, 1)
+
+
+def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Any) -> None:
+    segmenter, pipeline, statistics = held
+    segmenter.finish_s = 0.2
+    for part in ('find', 'finish'):
+        segmenter.let(part)
+    begin = time.monotonic()
+    while time.monotonic() < begin + 1.2:
+        message = numbered(1)
+        message.header.stamp = pipeline._node.get_clock().now().to_msg()
+        pipeline.take(message)
+        time.sleep(0.01)
+    assert statistics.published >= 4  # the second part is never without work for long
+    # refined at once, in 0.2 s: taken as soon as possible it would have waited 0.2 s more
+    assert statistics.percentiles_ms()['age'][0] < 300

@@ -1,6 +1,5 @@
 """Where `llmseg evaluate` takes subclasses from."""
 
-import functools
 import json
 import socket
 
@@ -10,25 +9,11 @@ import skimage.data
 from PIL import Image
 
 from llmseg_ros.cli.main import main
-from llmseg_ros.config import SegmenterConfig
-from llmseg_ros.encoders import create_encoder
 from llmseg_ros.subclasses.store import default_store_path
 
+pytestmark = pytest.mark.usefixtures('encoders_are_loaded_once')
+
 NOBODY = 'http://127.0.0.1:9/v1'
-
-
-@pytest.fixture(scope='module', autouse=True)
-def encoder_is_loaded_once():
-    """Loading takes longer than all that is done here."""
-    load = functools.cache(
-        lambda encoder, imagenet: create_encoder(SegmenterConfig(encoder, imagenet))
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            'llmseg_ros.segmenter.create_encoder',
-            lambda config: load(config.encoder, config.imagenet),
-        )
-        yield
 
 
 @pytest.fixture

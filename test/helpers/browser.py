@@ -37,9 +37,9 @@ def opened_browser(folder: Path) -> Iterator[Any]:
 
 
 def show(
-    browser: Any, path: Path, width: int = 1280, scheme: str = 'light', height: int = 900
+    browser: Any, page: Path | str, width: int = 1280, scheme: str = 'light', height: int = 900
 ) -> None:
-    """Open a page from disk in a window of a width, in light or dark."""
+    """Open a page from disk or of a server in a window of a width, in light or dark."""
     size = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': width < 600}
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
     features = [
@@ -47,4 +47,4 @@ def show(
         {'name': 'prefers-reduced-motion', 'value': 'reduce'},  # clicks don't wait for scrolling
     ]
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': features})
-    browser.get(path.as_uri())
+    browser.get(page.as_uri() if isinstance(page, Path) else page)

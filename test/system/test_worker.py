@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from llmseg_ros.ros.worker import Worker
+from llmseg_ros.system.worker import Worker
 
 
 class Gate:
@@ -51,6 +51,24 @@ def test_what_waits_at_the_stop_is_dropped() -> None:
     assert worker.stop(10)
     assert gate.done == [1]
     assert worker.dropped == 1
+
+
+def test_idle_is_when_nothing_waits_or_is_in_work() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'test')
+    worker.start()
+    assert worker.wait_idle(0)
+    worker.put(1)
+    assert gate.entered.acquire(timeout=10)
+    worker.put(2)
+    assert not worker.wait_idle(0.05)
+    gate.go.release()
+    assert gate.entered.acquire(timeout=10)
+    assert not worker.wait_idle(0.05)
+    gate.go.release()
+    assert worker.wait_idle(10)
+    assert gate.done == [1, 2]
+    assert worker.stop(10)
 
 
 def test_items_given_while_stopped_are_dropped() -> None:

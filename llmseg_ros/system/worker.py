@@ -28,6 +28,9 @@ class Worker(Generic[T]):
         self._name = name
         self._changed = threading.Condition()
         self._item: T | None = None
+        self._busy = (
+            0  # threads at work; two where one was stopped, not waited for, and another begun
+        )
         self._running = False
         self._thread: threading.Thread | None = None
 
@@ -52,7 +55,16 @@ class Worker(Generic[T]):
             if not self._running or self._item is not None:
                 self.dropped += 1
             self._item = item if self._running else None
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def wait_idle(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing waits or is in work; False where something still does or is.
+
+        Args:
+            timeout_s: how long at most, None for as long as it takes.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._item is None and not self._busy, timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
         """Drop what waits and end the thread; False where it is still at work after the wait."""
@@ -74,7 +86,12 @@ class Worker(Generic[T]):
                 self._changed.wait_for(lambda: self._item is not None or ended())
                 if ended():
                     return
-                item, self._item = self._item, None
+                item, self._item, self._busy = self._item, None, self._busy + 1
             assert item is not None
-            self._process(item)
+            try:
+                self._process(item)
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
             del item  # while the thread waits, the last frame needn't stay in memory

@@ -1,0 +1,76 @@
+'use strict';
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 5000;
+const link = { socket: null, wait: FIRST_WAIT_MS };
+
+function send(request) {
+  if (link.socket?.readyState !== WebSocket.OPEN) {
+    told.textContent = 'not sent: the server is gone';
+    return false;
+  }
+  link.socket.send(JSON.stringify(request));
+  return true;
+}
+
+function receiveText(text) {
+  const message = JSON.parse(text);
+  if (message.state) {
+    showState(message.state);
+  } else {
+    const where = message.done === 'threshold' ? 'threshold-told' : 'told';
+    document.getElementById(where).textContent = message.told;
+  }
+}
+
+async function receive(event) {
+  if (typeof event.data === 'string') {
+    receiveText(event.data);
+    return;
+  }
+  try {
+    await receiveFrame(event.data);
+  } catch (error) {
+    say(`a frame could not be shown: ${error.message}`, 'trouble');
+  }
+  // Only now may another come: what a slow link or page can't keep up with is dropped, not queued.
+  if (event.target.readyState === WebSocket.OPEN) {
+    event.target.send('{"do": "shown"}');
+  }
+}
+
+function tellLooking() {
+  if (link.socket?.readyState === WebSocket.OPEN) {
+    send({ do: 'look', looking: !document.hidden });
+  }
+}
+
+function connect() {
+  const address = new URL('socket', location.href);
+  address.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
+  address.search = location.search;
+  const socket = new WebSocket(address);
+  socket.binaryType = 'arraybuffer';
+  link.socket = socket;
+  socket.addEventListener('open', () => {
+    link.wait = FIRST_WAIT_MS;
+    list.key = '';
+    say('live', 'live');
+    tellLooking();
+  });
+  socket.addEventListener('message', receive);
+  socket.addEventListener('close', (event) => {
+    const reason = event.reason || 'the server is gone';
+    say(`${reason}; trying again`, 'gone');
+    setTimeout(connect, link.wait);
+    link.wait = Math.min(2 * link.wait, LONGEST_WAIT_MS);
+  });
+}
+
+for (const anchor of document.querySelectorAll('a.button')) {
+  const address = new URL(anchor.getAttribute('href'), location.href);
+  address.search = location.search;
+  anchor.href = address;
+}
+document.addEventListener('visibilitychange', tellLooking);
+connect();

@@ -1,0 +1,124 @@
+"""A running node as what the page of `llmseg live` looks at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip('rclpy')
+pytest.importorskip('llmseg_ros.msg')
+
+from sensor_msgs.msg import Image
+from skimage import data
+from std_msgs.msg import Header
+
+from llmseg_ros.config import load_config
+from llmseg_ros.live.frames import LiveFrame
+from llmseg_ros.live.session import LiveError
+from llmseg_ros.ros.conversions import array_to_image, labels_to_image
+from llmseg_ros.ros.live_parts import PartCollector, image_to_labels, without_labels
+from llmseg_ros.ros.live_session import Graph, NodeSession, running_nodes
+from llmseg_ros.visualize import label_contours, overlay
+
+CAT = data.chelsea()
+
+
+@pytest.fixture
+def session(seg: Any, graph: None) -> Iterator[NodeSession]:
+    own = Graph()
+    assert running_nodes(own, 10.0) == ['/seg']
+    session = NodeSession(own, '/seg')
+    yield session
+    session.close()
+
+
+def test_a_running_node_is_shown_and_asked(session: NodeSession, peer: Any, tmp_path: Any) -> None:
+    """Frames while someone looks, classes by its service, thresholds with its own checks."""
+    frames: list[LiveFrame] = []
+    session.start(frames.append)
+    camera = peer.publisher(Image, '/image')
+    session.watch(True)
+    assert session.set_classes(['cat', '']) == ['a class name is empty: refused']
+    cat = next(item for item in session.describe()['classes'] if item['name'] == 'cat')
+    assert cat['source'] == 'pack'
+    assert 'tabby cat' in cat['subclasses']
+
+    def cat_is_found() -> bool:
+        message = array_to_image(CAT, 'rgb8', Header())
+        message.header.stamp = peer.node.get_clock().now().to_msg()
+        camera.publish(message)
+        peer.spin_for(0.2)
+        return bool(frames) and any(c.id == cat['id'] and c.share > 0.1 for c in frames[-1].classes)
+
+    peer.spin_until(cat_is_found)
+    frame = frames[-1]
+    inside = (frame.labels == cat['id']) & ~label_contours(frame.labels)
+    assert np.abs(frame.rgb[inside].astype(int) - CAT[inside]).max() <= 2
+    assert frame.age_ms is not None
+
+    peer.spin_until(lambda: session.describe()['encoder'] == 'imagenet lite0')
+    assert {'encode', 'total'} <= set(session.describe()['timings_ms'])
+    session.set_threshold('gate.minimum', 0.04)
+    assert [
+        t['value'] for t in session.describe()['thresholds'] if t['name'] == 'gate.minimum'
+    ] == [0.04]
+    with pytest.raises(LiveError, match=r'gate.minimum.*5'):
+        session.set_threshold('gate.minimum', 5.0)
+    with pytest.raises(LiveError, match='from its files'):
+        session.set_subclasses('cat', ['tabby'])
+    path = tmp_path / 'saved.yaml'
+    path.write_text(yaml.safe_dump(session.settings()))
+    assert load_config(path).gate.minimum == 0.04
+    session.set_threshold('gate.minimum', 0.03)
+
+    session.watch(False)
+    peer.spin_until(lambda: not peer.node.count_subscribers('/seg/overlay'))
+
+
+def test_a_node_that_is_not_there_is_told(graph: None) -> None:
+    own = Graph()
+    session = NodeSession(own, '/nowhere')
+    session.start(lambda _: None)
+    try:
+        assert '/nowhere is silent' in session.describe()['trouble']
+        with pytest.raises(LiveError, match='is gone'):
+            session.set_classes(['cat'])
+    finally:
+        begin = time.monotonic()
+        session.close()
+        assert time.monotonic() - begin < 5
+
+
+def test_parts_of_a_frame_are_put_together_by_stamp() -> None:
+    collector = PartCollector()
+
+    def part(second: int) -> Image:
+        message = Image()
+        message.header.stamp.sec = second
+        return message
+
+    for second in (1, 2):
+        assert collector.add('labels', part(second)) is None
+        assert collector.add('confidence', part(second)) is None
+    parts = collector.add('overlay', part(1))
+    assert parts is not None
+    assert {message.header.stamp.sec for message in parts.values()} == {1}
+
+
+@pytest.mark.parametrize('encoding', ['mono8', 'mono16', '16SC1'])
+def test_labels_come_back(encoding: str) -> None:
+    labels = np.arange(60, dtype=np.uint16).reshape(6, 10) % 3
+    assert np.array_equal(image_to_labels(labels_to_image(labels, encoding, Header())), labels)
+
+
+def test_the_picture_below_an_overlay_comes_back() -> None:
+    labels = np.zeros(CAT.shape[:2], np.uint16)
+    labels[50:200, 100:300] = 7
+    below = without_labels(overlay(CAT, labels), labels)
+    differs = np.abs(below.astype(int) - CAT).max(axis=2) > 2
+    assert not differs[~label_contours(labels)].any()
