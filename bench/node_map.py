@@ -53,24 +53,28 @@ def main() -> None:
     parser.add_argument('--rgbd', type=Path, required=True, help='folder of RGB-D frames')
     parser.add_argument('--frames', type=int, default=1000)
     parser.add_argument('--rate', type=float, default=6.0)
+    parser.add_argument('--file', default='', help='PLY file for the map')
     parser.add_argument('--play', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('ros_arguments', nargs='*')
     arguments = parser.parse_args()
     if arguments.play:
         play(arguments.rgbd, arguments.frames, arguments.rate)
         return
-    with rig('-p', 'node.depth:=/depth/image', *arguments.ros_arguments) as made, mapper() as maps:
+    with (
+        rig('-p', 'node.depth:=/depth/image', *arguments.ros_arguments) as made,
+        mapper(arguments.file) as maps,
+    ):
         watch(made, maps, arguments)
 
 
 @contextlib.contextmanager
-def mapper() -> Iterator[subprocess.Popen[bytes]]:
+def mapper(file: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start semantic_map on seg's points."""
     options = ('points:=/seg/points', 'label_map:=/seg/label_map', 'odometry:=/odom')
     remap = [part for option in options for part in ('-r', option)]
     command = [sys.executable, '-m', 'llmseg_ros.ros.semantic_map', '--ros-args', *remap]
     process = subprocess.Popen(
-        [*command, '-p', 'map.poses:=odometry'],
+        [*command, '-p', 'map.poses:=odometry', '-p', f'map.file:={file!r}'],
         cwd=tempfile.gettempdir(),
         stderr=subprocess.DEVNULL,
     )
@@ -101,7 +105,7 @@ def watch(made: Rig, maps: subprocess.Popen[bytes], arguments: argparse.Namespac
     player = subprocess.Popen(command, env=os.environ)
     while player.poll() is None:
         time.sleep(SAMPLE_S)
-        if len(made.arrivals) > WARM_UP:
+        if len(made.arrivals) > min(WARM_UP, arguments.frames // 2):
             samples.append((resident_mib(made.seg.pid), resident_mib(maps.pid)))
     time.sleep(2.1)
     report(made, values, np.array(samples), arguments.frames)

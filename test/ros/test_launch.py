@@ -59,7 +59,7 @@ def test_every_argument_is_described(name: str) -> None:
             'config image image_transport depth classes encoder device namespace use_sim_time'
             ' autostart log_level rviz',
         ),
-        ('semantic_map.launch.py', 'config seg poses odometry frame file namespace log_level'),
+        ('semantic_map.launch.py', 'config seg odometry frame file namespace log_level'),
         ('replay.launch.py', 'bag rate clock classes config'),
         ('two_cameras.launch.py', 'left_image right_image config'),
     ],
