@@ -13,6 +13,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
 from llmseg_ros.srv import SetClasses
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from skimage import data
@@ -21,11 +22,12 @@ from std_msgs.msg import Header
 from llmseg_ros.mapping.geometry import Camera, camera_from_info
 from llmseg_ros.mapping.point_cloud2 import read_cloud
 from llmseg_ros.ros.conversions import array_to_image
-from llmseg_ros.ros.depth_results import class_mask
+from llmseg_ros.ros.depth_results import DepthResults, class_mask
 from llmseg_ros.ros.depth_subscription import DepthSubscription, HeldDepth, stamp_ns
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.point_cloud import camera_to_info
 from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 CAT = data.chelsea()  # 451 x 300
 HEIGHT, WIDTH = CAT.shape[:2]
@@ -225,6 +227,25 @@ def test_the_nearest_depth_within_the_slop_counts() -> None:
     assert held(9.985, 10.0, 10.01) == depth(10.0)
     assert held(9.985, 10.01) == depth(10.01)
     assert held(9.979, 10.021) is None
+
+
+def test_a_missing_camera_info_is_named(context: Any, peer: Any) -> None:
+    node = LifecycleNode('bare', context=context)
+    counts = FrameStatistics()
+    results = DepthResults(node, NodeConfig(depth='/bare/depth/image'), counts)
+    peer.collect(PointCloud2, '/bare/points')
+    peer.spin_until(results.wanted)
+    results.start()
+    held = results.hold(header(3.0), 0.02)
+    assert held is not None
+    held.offer(array_to_image(MILLIMETRES, '16UC1', header(3.0)))
+    empty = np.zeros((HEIGHT, WIDTH), np.uint16)
+    result = Segmentation(empty, np.ones(empty.shape, np.float32), (), 1, {})
+    results.publish(CAT, result, header(3.0), held, NodeConfig())
+    assert counts.without_depth == 1
+    assert results.problem.endswith('no camera_info on /bare/depth/camera_info')
+    results.destroy()
+    node.destroy_node()
 
 
 def test_compressed_depth_is_heard_and_let_go_of(peer: Any) -> None:
