@@ -18,15 +18,14 @@ PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES
 ARGUMENTS = (
     ('config', os.path.join(SHARE, 'config', 'semantic_map.yaml'), 'parameter file of the node'),
     ('seg', '/seg', 'name of the segmentation node, which has to have node.depth'),
-    ('poses', '', 'auto, tf or odometry'),
-    ('odometry', '/odom', 'topic of the odometry, where poses are not from tf'),
+    ('odometry', '', 'topic of the odometry to take poses from, else they are from tf'),
     ('frame', '', 'frame of the map with tf'),
     ('file', '', 'PLY file that the map is written to at the end'),
     ('namespace', '', 'namespace of the node; its topics are NAMESPACE/semantic_map/map and so on'),
     ('use_sim_time', 'false', 'take the time from /clock, as with a bag played with --clock'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
-PARAMETERS = {'poses': 'map.poses', 'frame': 'map.frame', 'file': 'map.file'}
+PARAMETERS = {'frame': 'map.frame', 'file': 'map.file'}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -58,6 +57,8 @@ def make_node(context: LaunchContext) -> list[Node]:
     parameters.update(
         {parameter: given[name] for name, parameter in PARAMETERS.items() if given[name]}
     )
+    if given['odometry']:
+        parameters['map.poses'] = 'odometry'
     seg = given['seg'].rstrip('/')
     return [
         Node(
@@ -70,7 +71,7 @@ def make_node(context: LaunchContext) -> list[Node]:
             remappings=[
                 ('points', f'{seg}/points'),
                 ('label_map', f'{seg}/label_map'),
-                ('odometry', given['odometry']),
+                ('odometry', given['odometry'] or '/odom'),
             ],
             ros_arguments=['--log-level', given['log_level']],
             # A process started while the launch fails is not ended by it: it ends itself.

@@ -114,8 +114,9 @@ def test_llmseg_is_installed_and_answers(executable: str) -> None:
 
 
 @built
-def test_node_is_installed() -> None:
-    program = Path(sys.prefix, 'lib/llmseg_ros/seg_node')
+@pytest.mark.parametrize('name', ['seg_node', 'semantic_map'])
+def test_node_is_installed(name: str) -> None:
+    program = Path(sys.prefix, 'lib/llmseg_ros', name)
     assert program.stat().st_mode & 0o111
     interpreter, _, script = program.read_text().partition('\n')
     assert Path(interpreter[2:]).samefile(sys.executable)

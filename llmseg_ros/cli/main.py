@@ -22,6 +22,7 @@ import typer
 
 from llmseg_ros.cli.bag import bag
 from llmseg_ros.cli.bench import bench
+from llmseg_ros.cli.classes import classes
 from llmseg_ros.cli.demo import demo
 from llmseg_ros.cli.doctor import doctor
 from llmseg_ros.cli.download import download
@@ -49,6 +50,7 @@ app.command()(subclasses)
 app.command()(evaluate)
 app.command()(replay)
 app.add_typer(bag, name='bag')
+app.add_typer(classes, name='classes')
 app.command()(bench)
 app.command()(download)
 app.command()(doctor)

@@ -11,6 +11,7 @@ import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
@@ -142,8 +143,6 @@ class TfPoses:
 
     def find(self, header: Header) -> Matrix | None:
         """Return the (4, 4) pose of a cloud's frame, None while it may still come."""
-        from rclpy.time import Time
-
         stamp = Time.from_msg(header.stamp)
         if not self._buffer.can_transform(self.world, header.frame_id, stamp):
             return None

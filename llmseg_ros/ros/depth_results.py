@@ -105,13 +105,13 @@ class DepthResults:
         segmentation: Segmentation,
         header: Header,
         held: HeldDepth | None,
-        mask_classes: str,
+        config: NodeConfig,
     ) -> None:
         """Publish what is subscribed to; a frame without depth is counted, and the log says why."""
         if held is None:
             return
         try:
-            self._publish(rgb, segmentation, header, held, mask_classes)
+            self._publish(rgb, segmentation, header, held, config)
             self._counts.count('clouds')
         except (NoDepth, GeometryError, BadImage) as error:
             self._problem = f'frames without points: {held.topic}: {error}'
@@ -124,11 +124,11 @@ class DepthResults:
         segmentation: Segmentation,
         header: Header,
         held: HeldDepth,
-        mask_classes: str,
+        config: NodeConfig,
     ) -> None:
         height, width = segmentation.labels.shape
         if self._mask.get_subscription_count():
-            mask = class_mask(segmentation, mask_classes)
+            mask = class_mask(segmentation, config.mask_classes)
             self._mask.publish(array_to_image(mask, 'mono8', header))
         wanted = [publisher.get_subscription_count() > 0 for publisher in self._all[1:]]
         points_wanted, depth_wanted, info_wanted = wanted
@@ -138,7 +138,10 @@ class DepthResults:
             return
         depth = self._depth_of(held, header, width, height)
         if depth_wanted:
-            visible = np.where(class_mask(segmentation, mask_classes), np.float32(np.nan), depth)
+            visible = depth
+            if config.mask_depth:
+                mask = class_mask(segmentation, config.mask_classes)
+                visible = np.where(mask, np.float32(np.nan), depth)
             self._depth.publish(array_to_image(visible, '32FC1', header))
         if points_wanted:
             points = depth_to_points(depth, self._camera(held, width, height))
@@ -151,6 +154,8 @@ class DepthResults:
 
     def _depth_of(self, held: HeldDepth, header: Header, width: int, height: int) -> Floats:
         """Return the depth of a frame in the size of its labels, (H, W) metres."""
+        if held.depth is None and not self._node.count_publishers(held.topic):
+            raise NoDepth('nobody publishes it')
         if held.depth is None:
             raise NoDepth(f'no depth within {held.slop_ns / 1e9:g} s of the frame')
         if held.depth.header.frame_id != header.frame_id:

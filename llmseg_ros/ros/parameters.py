@@ -60,8 +60,9 @@ class NodeConfig:
     )
     mask_classes: str = setting(
         '',
-        'classes of ~/mask, which ~/depth leaves out, separated by commas; empty: every class',
+        'classes of ~/mask, separated by commas; empty: every class',
     )
+    mask_depth: bool = setting(True, 'leave out of ~/depth what is in ~/mask')
 
 
 SECTIONS: dict[str, type[Any]] = {

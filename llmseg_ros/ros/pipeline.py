@@ -202,9 +202,7 @@ class FramePipeline:
         age_ms = (self._node.get_clock().now().nanoseconds - frame.stamp) / 1e6
         if frame.stamp and age_ms >= 0:  # without /clock the simulated time stays 0
             timings_ms['age'] = age_ms
-        self.depth.publish(
-            frame.found.rgb, segmentation, frame.header, frame.depth, self.config.mask_classes
-        )
+        self.depth.publish(frame.found.rgb, segmentation, frame.header, frame.depth, self.config)
         if frame.depth is not None:
             timings_ms['points'] = 1000 * (time.perf_counter() - published)
         self._statistics.add_result(timings_ms)

@@ -58,6 +58,7 @@ from llmseg_ros.system.memory import process_memory_mib
 WAITING = 10  # clouds at most that wait for their poses
 LOG_EVERY_S = 10.0
 PERIOD_S = 1.0  # of diagnostics
+REST = 3  # times as long as it took, before the map is sent again: clouds have their turn
 
 
 class WaitingCloud(NamedTuple):
@@ -89,6 +90,7 @@ class MapNode(Node):  # type: ignore[misc]
         self._problem = ''
         self._began = time.monotonic()
         self._sent_views: dict[str, int] = {}
+        self._rest_until = 0.0
         self._poses = self._make_poses()
         self._clouds = ImageSubscription(
             self, PointCloud2, self.resolve_topic_name('points'), self._take, depth=WAITING
@@ -203,9 +205,9 @@ class MapNode(Node):  # type: ignore[misc]
             and publisher.get_subscription_count()
             and self._sent_views.get(name) != self._voxels.views
         }
-        if not wanted or not len(self._voxels):
+        begin = time.monotonic()
+        if not wanted or not len(self._voxels) or begin < self._rest_until:
             return
-        begin = time.perf_counter()
         voxels = seen_often(self._voxels.voxels(), self._config.least_views)
         if 'map' in wanted:
             self._map.publish(voxels_to_cloud(voxels, self._header))
@@ -217,7 +219,9 @@ class MapNode(Node):  # type: ignore[misc]
                 found = objects_to_detections(objects, self._names, self._header)
                 self._detections.publish(found)
         self._sent_views.update(dict.fromkeys(wanted, self._voxels.views))
-        self._counts.add_times({'send': 1000 * (time.perf_counter() - begin)})
+        took_s = time.monotonic() - begin
+        self._rest_until = begin + took_s * (1 + REST)
+        self._counts.add_times({'send': 1000 * took_s})
 
     def _look_after(self) -> None:
         """Once a second: give up on poses that do not come, and tell how it goes."""

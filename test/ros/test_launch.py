@@ -24,7 +24,7 @@ from launch_ros.utilities import evaluate_parameters
 
 from llmseg_ros.files import shipped_path
 
-FILES = ('seg.launch.py', 'replay.launch.py', 'two_cameras.launch.py')
+FILES = ('seg.launch.py', 'replay.launch.py', 'two_cameras.launch.py', 'semantic_map.launch.py')
 
 
 def load(name: str) -> ModuleType:
@@ -56,9 +56,10 @@ def test_every_argument_is_described(name: str) -> None:
     [
         (
             'seg.launch.py',
-            'config image image_transport classes encoder device namespace use_sim_time autostart'
-            ' log_level rviz',
+            'config image image_transport depth classes encoder device namespace use_sim_time'
+            ' autostart log_level rviz',
         ),
+        ('semantic_map.launch.py', 'config seg odometry frame file namespace log_level'),
         ('replay.launch.py', 'bag rate clock classes config'),
         ('two_cameras.launch.py', 'left_image right_image config'),
     ],

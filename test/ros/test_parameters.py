@@ -12,15 +12,18 @@ pytest.importorskip('llmseg_ros.msg')
 
 from llmseg_ros.config import ConfigError
 from llmseg_ros.files import shipped_path
-from llmseg_ros.ros.parameter_file import parameter_file
+from llmseg_ros.ros.map_settings import MAP_FIELDS, MAP_SECTIONS
+from llmseg_ros.ros.parameter_file import MAP_HEAD, parameter_file
 from llmseg_ros.ros.parameters import (
     FIELDS,
     as_parameter,
     check_classes,
     declare_parameters,
+    declare_settings,
     descriptor,
     read_configs,
 )
+from llmseg_ros.ros.semantic_map import read_map_config
 
 
 @pytest.fixture
@@ -44,6 +47,33 @@ def make_node(context: Any) -> Any:
 def test_seg_yaml_is_up_to_date() -> None:
     """Made by python -m llmseg_ros.ros.parameter_file > config/seg.yaml."""
     assert shipped_path('config/seg.yaml').read_text() == parameter_file()
+
+
+def test_semantic_map_yaml_is_up_to_date() -> None:
+    """Made by python -m llmseg_ros.ros.parameter_file semantic_map > config/semantic_map.yaml."""
+    made = parameter_file(MAP_HEAD, MAP_SECTIONS)
+    assert shipped_path('config/semantic_map.yaml').read_text() == made
+    written = yaml.safe_load(made)['/**']['ros__parameters']['map']
+    assert written == {
+        name.partition('.')[2]: as_parameter(field.default) for name, field in MAP_FIELDS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ('override', 'reason'),
+    [
+        ('map.voxel:=0.0', r'map\.voxel is 0\.0, expected 0\.001 to 10\.0'),
+        ('map.camera_in_base:=[0.0, 1.0]', r'expected x, y, z, roll, pitch and yaw'),
+    ],
+)
+def test_settings_of_the_map_are_checked(make_node: Any, override: str, reason: str) -> None:
+    def configure() -> None:
+        node = make_node(override)
+        declare_settings(node, MAP_FIELDS)
+        read_map_config(node)
+
+    with pytest.raises(ConfigError, match=reason):
+        configure()
 
 
 def test_seg_yaml_has_every_parameter_with_its_default() -> None:

@@ -13,6 +13,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
 from llmseg_ros.srv import SetClasses
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from skimage import data
@@ -21,11 +22,12 @@ from std_msgs.msg import Header
 from llmseg_ros.mapping.geometry import Camera, camera_from_info
 from llmseg_ros.mapping.point_cloud2 import read_cloud
 from llmseg_ros.ros.conversions import array_to_image
-from llmseg_ros.ros.depth_results import class_mask
+from llmseg_ros.ros.depth_results import DepthResults, class_mask
 from llmseg_ros.ros.depth_subscription import DepthSubscription, HeldDepth, stamp_ns
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.point_cloud import camera_to_info
 from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 CAT = data.chelsea()  # 451 x 300
 HEIGHT, WIDTH = CAT.shape[:2]
@@ -68,6 +70,7 @@ class Rig:
         camera: Camera = CAMERA,
         frame: str = FRAME,
         depth_first: bool = True,
+        calibrated: bool = True,
     ) -> Any:
         """Send a frame until what belongs to it has come."""
         colour = array_to_image(CAT, 'rgb8', header(stamp))
@@ -77,7 +80,9 @@ class Rig:
 
         def answered() -> Any:
             if arrived() is None:
-                self.info.publish(camera_to_info(camera, header(stamp)))
+                info = camera_to_info(camera, header(stamp))
+                info.k[0] *= calibrated
+                self.info.publish(info)
                 if not depth_first:
                     self.image.publish(colour)
                     self.peer.spin_for(0.02)
@@ -143,8 +148,9 @@ def test_without_depth_labels_come_and_no_cloud(rig: Rig, peer: Any, seg: Any) -
         ({'frame': 'depth_optical'}, "the depth is in the frame 'depth_optical'"),
         ({'millimetres': MILLIMETRES[:, :300].copy()}, 'of another aspect'),
         ({'camera': Camera(640, 300, 400.0, 400.0, 320.0, 150.0)}, 'of another aspect'),
+        ({'calibrated': False}, 'it is not calibrated'),
     ],
-    ids=['not registered', 'aspect of depth', 'aspect of camera'],
+    ids=['not registered', 'aspect of depth', 'aspect of camera', 'not calibrated'],
 )
 def test_depth_that_does_not_fit_costs_the_cloud_alone(
     rig: Rig, peer: Any, change: dict[str, Any], reason: str
@@ -221,6 +227,25 @@ def test_the_nearest_depth_within_the_slop_counts() -> None:
     assert held(9.985, 10.0, 10.01) == depth(10.0)
     assert held(9.985, 10.01) == depth(10.01)
     assert held(9.979, 10.021) is None
+
+
+def test_a_missing_camera_info_is_named(context: Any, peer: Any) -> None:
+    node = LifecycleNode('bare', context=context)
+    counts = FrameStatistics()
+    results = DepthResults(node, NodeConfig(depth='/bare/depth/image'), counts)
+    peer.collect(PointCloud2, '/bare/points')
+    peer.spin_until(results.wanted)
+    results.start()
+    held = results.hold(header(3.0), 0.02)
+    assert held is not None
+    held.offer(array_to_image(MILLIMETRES, '16UC1', header(3.0)))
+    empty = np.zeros((HEIGHT, WIDTH), np.uint16)
+    result = Segmentation(empty, np.ones(empty.shape, np.float32), (), 1, {})
+    results.publish(CAT, result, header(3.0), held, NodeConfig())
+    assert counts.without_depth == 1
+    assert results.problem.endswith('no camera_info on /bare/depth/camera_info')
+    results.destroy()
+    node.destroy_node()
 
 
 def test_compressed_depth_is_heard_and_let_go_of(peer: Any) -> None:

@@ -34,6 +34,7 @@ from llmseg_ros.segmentation import Segmentation
 
 from ..helpers.rgbd_bags import IN_BASE
 from ..helpers.room import BOXES, CAMERA, CHAIR, NAMES, POSES, TABLE, shoot
+from .test_points import Rig
 from .test_security import ONLY_SOMETIMES, allowed
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -59,9 +60,10 @@ def mapper(
         'map.file': folder / 'map.ply',
     }
     arguments = [part for name, value in options.items() for part in ('-p', f'{name}:={value}')]
-    process = seg_process(folder, *arguments, module='semantic_map')
+    remap = ('-r', 'points:=/seg/points', '-r', 'label_map:=/seg/label_map')
+    process = seg_process(folder, *arguments, *remap, module='semantic_map')
     process.folder = folder
-    process.wait_for_log('listening to /points, poses from /odometry')
+    process.wait_for_log('listening to /seg/points, poses from /odometry')
     yield process
     process.stop()
 
@@ -78,9 +80,9 @@ class Robot:
     def __init__(self, peer: Any) -> None:
         self.peer = peer
         self.odometry = peer.publisher(Odometry, '/odometry', QoSProfile(depth=100))
-        self.points = peer.publisher(PointCloud2, '/points')
+        self.points = peer.publisher(PointCloud2, '/seg/points')
         self.told = peer.collect(DiagnosticArray, '/diagnostics')
-        self.names = peer.publisher(LabelMap, '/label_map', LATCHED)
+        self.names = peer.publisher(LabelMap, '/seg/label_map', LATCHED)
         peer.spin_for(0.3)  # the node has yet to hear of who publishes, as Peer.call says
         classes = [ClassInfo(id=n, name=name) for n, name in enumerate(NAMES, start=1)]
         self.names.publish(LabelMap(classes=classes))
@@ -242,7 +244,7 @@ def test_the_policy_is_what_the_node_does(mapper: Any, stranger: Any) -> None:
     mapper_name = ('semantic_map', '/')
     stranger.spin_until(lambda: mapper_name in node.get_node_names_and_namespaces())
     stranger.spin_until(lambda: node.count_publishers('/semantic_map/boxes'))
-    stranger.spin_until(lambda: node.count_subscribers('/points'))
+    stranger.spin_until(lambda: node.count_subscribers('/seg/points'))
     kinds = {
         ('topic', 'publish'): node.get_publisher_names_and_types_by_node,
         ('topic', 'subscribe'): node.get_subscriber_names_and_types_by_node,
@@ -251,13 +253,30 @@ def test_the_policy_is_what_the_node_does(mapper: Any, stranger: Any) -> None:
     sometimes = {*ONLY_SOMETIMES, '/tf', '/tf_static', '/semantic_map/objects'}
     for (kind, access), ask in kinds.items():
         does = {name for name, _ in ask(*mapper_name)}
-        assert allowed(kind, access, 'semantic_map') - sometimes == does - sometimes
+        remapped = {name.removeprefix('/seg') for name in does}
+        assert allowed(kind, access, 'semantic_map') - sometimes == remapped - sometimes
 
 
 def test_limits_are_checked(mapper: Any, peer: Any) -> None:
     request = GetParameters.Request(names=['map.voxel', 'map.limit'])
     found = peer.call(GetParameters, '/semantic_map/get_parameters', request).values
     assert (found[0].double_value, found[1].integer_value) == (VOXEL, 1_000_000)
+
+
+def test_frames_of_a_camera_come_into_the_map_by_way_of_seg(
+    robot: Robot, peer: Any, seg: Any
+) -> None:
+    """Three processes: this one is camera and robot."""
+    rig = Rig(peer)
+    clouds = peer.collect(PointCloud2, '/seg/points')
+    before = robot.count('clouds in the map')
+    robot.move(600.0, POSES[0])
+    robot.move(600.3, POSES[0])
+    cloud = rig.shoot(600.1, clouds)
+    peer.spin_until(lambda: robot.count('clouds in the map') == before + 1)
+    maps = peer.collect(PointCloud2, '/semantic_map/map', LATCHED)
+    peer.spin_until(lambda: maps and maps[-1].header.stamp == cloud.header.stamp)
+    assert rig.ids['cat'] in cloud_table(maps[-1])['label']
 
 
 def test_told_to_end_it_writes_the_map(mapper: Any) -> None:
