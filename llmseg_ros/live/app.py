@@ -80,7 +80,9 @@ class LiveApp:
     async def _send_state(self) -> None:
         loop = asyncio.get_running_loop()
         state = await loop.run_in_executor(self._pool, self._session.describe)
-        self._hub.send_state(json.dumps({'state': state}))
+        classes = {'classes': state.pop('classes'), 'kind': state['kind']}  # long, seldom new
+        self._hub.send_state('classes', json.dumps(classes))
+        self._hub.send_state('state', json.dumps({'state': state}))
 
     async def _page(self, request: Request) -> Response:
         html, policy = render_page()

@@ -46,7 +46,8 @@ class Pictures:
 
     def open(self) -> FrameSource:
         self.opened += 1
-        return FrameSource('video', 'pictures', self._frames(), self._close)
+        notes = ['the file may be cut off']
+        return FrameSource('video', 'pictures', self._frames(), self._close, notes=notes)
 
     def _close(self) -> None:
         self.closed += 1
@@ -86,6 +87,7 @@ def test_a_source_is_read_while_someone_looks_and_again_when_through() -> None:
     reading.reader.close()
     assert reading.taken[:7] == [0, 1, 2, 0, 1, 2, 0]
     assert pictures.opened == pictures.closed
+    assert reading.reader.notes == ('the file may be cut off',)
     assert not [thread for thread in threading.enumerate() if thread.name == 'live read']
 
 

@@ -49,6 +49,7 @@ class Page:
         address = f'ws://127.0.0.1:{server.port}/socket?token={token}'
         self.socket = websocket.create_connection(address, timeout=TIMEOUT_S, **options)
         self.state: dict[str, Any] = {}
+        self.classes: list[str] = []
 
     def receive(self) -> Any:
         """Return the next frame's header and parts, or an answer as a mapping."""
@@ -58,9 +59,12 @@ class Page:
                 return split(content)
             assert code == websocket.ABNF.OPCODE_TEXT, content
             message = json.loads(content)
-            if 'state' not in message:
+            if 'classes' in message:
+                self.classes = [item['name'] for item in message['classes']]
+            elif 'state' in message:
+                self.state = message['state']
+            else:
                 return message
-            self.state = message['state']
 
     def frame(self, take_next: bool = True) -> tuple[dict[str, Any], list[bytes]]:
         """Return the next frame."""
@@ -134,7 +138,7 @@ def test_a_frame_has_all_that_the_page_shows(page: Page) -> None:
     count, rows, columns = len(header['maps']['ids']), *header['maps']['shape']
     assert len(maps) == count * rows * columns > 0
     page.frame()
-    assert [item['name'] for item in page.state['classes']] == ['cat', 'cup', 'rocket', 'person']
+    assert page.classes == ['cat', 'cup', 'rocket', 'person']
     assert page.state['encoder'] == 'imagenet lite0'
 
 

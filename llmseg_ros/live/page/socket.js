@@ -15,7 +15,9 @@ function send(request) {
 
 function receiveText(text) {
   const message = JSON.parse(text);
-  if (message.state) {
+  if (message.classes) {
+    showClasses(message.classes, message.kind === 'local');
+  } else if (message.state) {
     showState(message.state);
   } else {
     const where = message.done === 'threshold' ? 'threshold-told' : 'told';
