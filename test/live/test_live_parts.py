@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
@@ -18,6 +19,7 @@ from PIL import Image
 from llmseg_ros.frame_sources import FrameSource, SourceError, TimedFrame
 from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
+from llmseg_ros.live.hub import Hub
 from llmseg_ros.live.reader import FrameReader, LiveSource, TakenFrame
 
 from ..helpers.commands import llmseg
@@ -190,3 +192,25 @@ def test_no_running_node_is_told(
             monkeypatch.setenv(name, value)
         assert llmseg('live', 'ros', '--port', 8093) == 1
     assert 'no running node is found' in capsys.readouterr().err
+
+
+def test_viewers_share_the_bytes_of_a_frame_and_only_those_who_look_count() -> None:
+    watched: list[bool] = []
+
+    async def look() -> None:
+        hub = Hub(watched.append)
+        first, second = hub.join(), hub.join()
+        frame = bytes(10)
+        hub.send_frame(frame)
+        assert await first.next() is frame
+        assert await second.next() is frame
+        hub.send_frame(b'newer')
+        hub.send_frame(b'newest')
+        first.shown()
+        assert await first.next() == b'newest'
+        hub.look(first, False)
+        assert hub.watched
+        hub.leave(second)
+
+    asyncio.run(look())
+    assert watched == [True, False]
