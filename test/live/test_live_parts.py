@@ -179,6 +179,13 @@ def test_what_can_not_be_shown_is_told_in_a_sentence(
     assert error.count('\n') == 1
 
 
+@pytest.mark.parametrize('arguments', [('--image', '/eye'), ('clip.mp4', '--node', 'seg')])
+def test_an_option_of_another_source_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    assert llmseg('live', *arguments, '--port', port) == 2
+
+
 def test_no_running_node_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
