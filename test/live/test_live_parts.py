@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from llmseg_ros.frame_sources import FrameSource, SourceError, TimedFrame
+from llmseg_ros.live.actions import serve_request
 from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
 from llmseg_ros.live.hub import Hub
@@ -221,3 +222,11 @@ def test_viewers_share_the_bytes_of_a_frame_and_only_those_who_look_count() -> N
 
     asyncio.run(look())
     assert watched == [True, False]
+
+
+def test_whatever_goes_wrong_is_told_to_who_asked() -> None:
+    class Broken:
+        def describe(self) -> dict[str, object]:
+            raise MemoryError('no room')
+
+    assert serve_request(Broken(), {'do': 'add', 'names': 'cat'}) == 'MemoryError: no room'

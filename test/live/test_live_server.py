@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from llmseg_ros.config import load_config
+from llmseg_ros.live.hub import MOST_VIEWERS
 from llmseg_ros.subclasses.packs import load_pack
 
 from .conftest import LiveServer
@@ -169,6 +170,16 @@ def test_nobody_watching_costs_nothing(server: LiveServer, token: str) -> None:
 def cpu_ticks(pid: int) -> int:
     fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_too_many_pages_are_told(server: LiveServer, token: str) -> None:
+    pages = [Page(server, token) for _ in range(MOST_VIEWERS)]
+    more = Page(server, token)
+    code, told = more.socket.recv_data()
+    assert code == websocket.ABNF.OPCODE_CLOSE
+    assert told[2:] == b'too many pages look already'
+    for page in pages:
+        page.socket.close()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ function receiveText(text) {
     showClasses(message.classes, message.kind === 'local');
   } else if (message.state) {
     showState(message.state);
+  } else if (message.trouble) {
+    say(message.trouble, 'trouble');
   } else {
     const where = message.done === 'threshold' ? 'threshold-told' : 'told';
     document.getElementById(where).textContent = message.told;
