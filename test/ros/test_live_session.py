@@ -91,6 +91,8 @@ def test_a_node_that_is_not_there_is_told(graph: None) -> None:
         assert '/nowhere is silent' in session.describe()['trouble']
         with pytest.raises(LiveError, match='is gone'):
             session.set_classes(['cat'])
+        with pytest.raises(LiveError, match='is gone'):
+            session.settings()
     finally:
         begin = time.monotonic()
         session.close()
