@@ -122,6 +122,18 @@ def add_legend(rgb: Rgb, entries: Sequence[tuple[int, str]], scale: float = 1.0)
     return np.vstack([rgb, np.asarray(strip)])
 
 
+def add_line(rgb: Rgb, text: str) -> Rgb:
+    """Return the (H, W, 3) image with a line of text below it, cut to its width."""
+    from PIL import Image, ImageDraw
+
+    legend = LegendText(LEGEND_FONT_SIZE)
+    width, height = rgb.shape[1], SWATCH + LEGEND_MARGIN
+    strip = Image.new('RGB', (width, height), 'white')
+    line = legend.fitting(text, width - 2 * LEGEND_MARGIN, '')
+    legend.draw(ImageDraw.Draw(strip), LEGEND_MARGIN, SWATCH // 2, line)
+    return np.vstack([rgb, np.asarray(strip)])
+
+
 def contact_sheet(images: Sequence[Rgb], columns: int, tile_width: int) -> Rgb:
     """Return the images side by side in rows, each scaled to one width, on white."""
     tiles = [_scale_to_width(image, tile_width) for image in images]

@@ -17,11 +17,15 @@ from llmseg_ros.demo.received import Received, read_camera_frames, read_received
 from llmseg_ros.demo.run import FIRST_CLASSES, LATER_CLASSES, DemoError, Recording
 from llmseg_ros.demo.scenes import SCENES
 from llmseg_ros.files import replacing
-from llmseg_ros.visualize import add_legend, contact_sheet, overlay
+from llmseg_ros.visualize import add_legend, add_line, contact_sheet, overlay
 
 SHEET_COLUMNS = 4
 SHEET_TILE_WIDTH = 400
 STRIP_TILE_WIDTH = 415  # four are 1660, twice the column of a README on GitHub: sharp on any screen
+NOT_FOUND = (
+    'The embedded encoder finds things, best one at a time. It does not find walls, floors and sky, '
+    'people but for what they wear, and small things beside large ones.'
+)
 STRIP_LEGEND_SCALE = 2.0  # read at half its size
 
 
@@ -117,7 +121,10 @@ def write_pictures(
     classes = sorted(received.names.items())
     tiles = [pictures[stamp] for stamps in rows.values() for stamp in stamps]
     sheet = contact_sheet(tiles, SHEET_COLUMNS, SHEET_TILE_WIDTH)
-    save(add_legend(sheet, classes), folder / 'contact_sheet.png')
+    sheet = add_legend(sheet, classes)
+    if received.encoder.startswith('imagenet'):
+        sheet = add_line(sheet, NOT_FOUND)
+    save(sheet, folder / 'contact_sheet.png')
     tiles = [images[stamp] for images in (photographs, pictures) for stamp in middles.values()]
     strip = contact_sheet(tiles, len(middles), STRIP_TILE_WIDTH)
     save(add_legend(strip, classes, STRIP_LEGEND_SCALE), folder / 'strip.jpg')

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,14 @@ def test_pictures_show_the_middle_frame_of_every_scene(tmp_path: Path) -> None:
     write_pictures(tmp_path / 'bag', received, scenes, tmp_path)
     pictures = sorted(path.name for path in tmp_path.glob('*.*'))
     assert pictures == ['contact_sheet.png', 'overlay_cat.png', 'overlay_cup.png', 'strip.jpg']
+    with Image.open(tmp_path / 'contact_sheet.png') as image:
+        plain = image.size
+    embedded = replace(received, encoder='imagenet lite2')
+    write_pictures(tmp_path / 'bag', embedded, scenes, tmp_path)
+    with Image.open(tmp_path / 'contact_sheet.png') as image:  # a line says what is not found
+        assert image.width == plain[0]
+        assert image.height > plain[1]
+        assert np.asarray(image)[plain[1] :, :, 0].min() < 64
     with Image.open(tmp_path / 'strip.jpg') as image:
         assert image.format == 'JPEG'
         strip = np.asarray(image).astype(int)
