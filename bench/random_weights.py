@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 INPUT, PATCH, WIDTH, JOINT = 288, 16, 384, 512  # of SimSeg's ViT-S/16
 SMALL_CLIP = {
     'embed_dim': 32,
-    'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 64, 'head_width': 32, 'patch_size': 8},
+    'vision_cfg': {'image_size': 32, 'layers': 2, 'width': 64, 'head_width': 32, 'patch_size': 16},
     'text_cfg': {'context_length': 77, 'vocab_size': 49408, 'width': 32, 'heads': 2, 'layers': 1},
 }
 

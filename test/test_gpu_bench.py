@@ -22,6 +22,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     monkeypatch.setattr(gpu, 'DTYPES', {'fp32': torch.float32})
     monkeypatch.setattr(gpu, 'RUNTIMES', ('torch',))
+    monkeypatch.setattr(gpu, 'WARM_UP', 1)
     return gpu
 
 

@@ -25,6 +25,12 @@ from llmseg_ros.settings import build_section, check_setting
 class NodeConfig:
     autostart: bool = setting(True, 'configure and activate at once', restart=True)
     lazy: bool = setting(True, 'compute only while someone subscribes to a result')
+    overlap: str = setting(
+        'auto',
+        'encode a frame while the one before is refined: more results, each of them older; auto: '
+        'where onnxruntime encodes, on more than two CPUs',
+        ('auto', 'on', 'off'),
+    )
     label_encoding: str = setting(
         'auto',
         'encoding of the label image; auto: mono8, mono16 once an id is above 254',

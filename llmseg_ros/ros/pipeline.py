@@ -105,6 +105,15 @@ class FramePipeline:
         return not self.config.lazy or self._results.wanted() or self.depth.wanted()
 
     @property
+    def _overlaps(self) -> bool:
+        import torch
+
+        if self.config.overlap != 'auto':
+            return self.config.overlap == 'on'
+        # on two, which the camera wants too, fewer results came, and each was older
+        return self._segmenter.overlaps and torch.get_num_threads() > 2
+
+    @property
     def alive(self) -> bool:
         """Whether both threads run."""
         return self._finder.alive and self._finisher.alive
@@ -177,7 +186,7 @@ class FramePipeline:
         ended = time.perf_counter()
         frame = FrameInWork(message.header, taken.depth, stamp, found, started, convert_ms, ended)
         self._finisher.wait_idle()  # results in order, and one frame at most between the threads
-        if not self._segmenter.overlaps:
+        if not self._overlaps:
             self._finish(frame)
             return
         self._finisher.put(frame)

@@ -100,7 +100,7 @@ def test_report(replayed: Replayed) -> None:
     assert report['classes'] == ['background', *CLASSES]
     assert report['miou'] is None
     assert (report['mode'], report['complete']) == ('offline', True)
-    assert 0 < report['seconds']['segmenting'] <= report['seconds']['wall']
+    assert 0 < report['seconds']['segmenting'] <= 2 * report['seconds']['wall']  # two may overlap
     assert set(report['timing_ms']) == {'encode', 'fuse', 'gate', 'refine', 'total'}
     assert {'config', 'versions', 'pixel_accuracy', 'class_iou'} <= set(report)
 

@@ -173,8 +173,6 @@ def test_a_jump_back_in_time_is_told(node: Any) -> None:
 class HeldSegmenter(FaultySegmenter):
     """Stands in for one whose parts take as long as a test lets them."""
 
-    overlaps = True
-
     def __init__(self) -> None:
         super().__init__()
         self.events: list[tuple[str, int]] = []
@@ -210,7 +208,7 @@ class HeldSegmenter(FaultySegmenter):
 @pytest.fixture
 def held(node: Any) -> Iterator[tuple[HeldSegmenter, FramePipeline, FrameStatistics]]:
     segmenter, statistics = HeldSegmenter(), FrameStatistics()
-    pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False), statistics)
+    pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False, overlap='on'), statistics)
     pipeline.start()
     yield segmenter, pipeline, statistics
     for part in ('find', 'finish'):
@@ -287,3 +285,42 @@ def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Any) -> None:
     assert statistics.published >= 4  # the second part is never without work for long
     # refined at once, in 0.2 s: taken as soon as possible it would have waited 0.2 s more
     assert statistics.percentiles_ms()['age'][0] < 300
+
+
+@pytest.mark.parametrize(
+    ('overlap', 'gains', 'threads', 'in_turns'),
+    [
+        ('auto', True, 4, False),
+        ('auto', True, 2, True),
+        ('auto', False, 4, True),
+        ('on', False, 2, False),
+        ('off', True, 4, True),
+    ],
+)
+def test_where_frames_are_in_turns_one_thread_does_everything(
+    node: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    overlap: str,
+    gains: bool,
+    threads: int,
+    in_turns: bool,
+) -> None:
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    used = set()
+
+    class Noting(FaultySegmenter):
+        overlaps = gains
+
+        def finish(self, found: Any) -> Segmentation:
+            used.add(threading.current_thread().name)
+            return super().finish(found)
+
+    config = NodeConfig(lazy=False, overlap=overlap)
+    pipeline = FramePipeline(node, Noting(), config, FrameStatistics())
+    pipeline.start()
+    pipeline.take(frame())
+    while not used:
+        time.sleep(0.01)
+    assert pipeline.stop(10)
+    pipeline.destroy()
+    assert used == {'find' if in_turns else 'finish'}
