@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import string
 import sys
 import tempfile
 import time
@@ -29,21 +28,18 @@ import cv2
 import numpy as np
 import pydensecrf.densecrf
 import skimage
-import timm
 import torch
 import torchvision
-import transformers
 from numpy.typing import NDArray
 from PIL import Image
+from random_weights import INPUT, PATCH, random_vit, write_random_clip, write_random_simseg
 from torch.nn.functional import interpolate, normalize
 
 from llmseg_ros.cli.common import print_table
 from llmseg_ros.config import (
     EncoderConfig,
     GateConfig,
-    OpenClipConfig,
     SegmenterConfig,
-    SimSegConfig,
     SubclassesConfig,
 )
 from llmseg_ros.encoders.open_clip import OpenClipEncoder
@@ -55,7 +51,7 @@ CLASSES = (
     *('dining table', 'dog', 'horse', 'motorbike', 'person', 'potted plant', 'sheep', 'sofa'),
     *('train', 'tv monitor'),
 )
-INPUT, PATCH, WIDTH, JOINT = 288, 16, 384, 512
+
 MAX_CANDIDATES, TOP_K = 5, 10  # as published
 WARM_UP = 2
 
@@ -120,45 +116,6 @@ class PublishedLoop:
         crf.addPairwiseGaussian(sxy=3, compat=3)
         crf.addPairwiseBilateral(sxy=40, srgb=13, rgbim=rgb, compat=10)
         return np.array(crf.inference(3)).argmax(axis=0).reshape(height, width).astype(np.uint8)
-
-
-def random_vit() -> torch.nn.Module:
-    return timm.models.vision_transformer.VisionTransformer(
-        img_size=INPUT, patch_size=PATCH, embed_dim=WIDTH, depth=12, num_heads=6, num_classes=0
-    ).eval()
-
-
-def write_random_simseg(folder: Path) -> SimSegConfig:
-    """Write a checkpoint in the published layout and a tokenizer that spells names out.
-
-    The text encoder has two layers: its time is not measured.
-    """
-    letters = string.ascii_lowercase
-    tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters, *(f'##{c}' for c in letters)]
-    (folder / 'tokenizer').mkdir()
-    (folder / 'tokenizer' / 'vocab.txt').write_text('\n'.join(tokens), encoding='utf-8')
-    bert = transformers.BertModel(
-        transformers.BertConfig(vocab_size=len(tokens), num_hidden_layers=2),
-        add_pooling_layer=False,
-    )
-    parts = {
-        'image_encoder.model.model': random_vit(),
-        'text_encoder.model.model': bert,
-        'image_projection.linear': torch.nn.Linear(WIDTH, JOINT, bias=False),
-        'text_projection.linear': torch.nn.Linear(768, JOINT, bias=False),
-    }
-    state = {
-        f'{prefix}.{key}': value
-        for prefix, module in parts.items()
-        for key, value in module.state_dict().items()
-    }
-    torch.save({'state_dict': state}, folder / 'random.pth')
-    return SimSegConfig(
-        checkpoint=str(folder / 'random.pth'),
-        tokenizer=str(folder / 'tokenizer'),
-        templates='photo',
-        input_size=INPUT,
-    )
 
 
 def make_frames(count: int) -> list[NDArray[np.uint8]]:
@@ -262,12 +219,8 @@ def compare_windows(
     folder: Path, frames: Sequence[NDArray[np.uint8]], model: str
 ) -> dict[str, Any]:
     """Time open_clip's six windows of a frame in one forward and one by one."""
-    import open_clip
-
     print('the last: windows of open_clip', file=sys.stderr, flush=True)
-    random = open_clip.CLIP(**open_clip.get_model_config(model))
-    torch.save(random.state_dict(), folder / 'clip.pt')
-    config = OpenClipConfig(model=model, pretrained=str(folder / 'clip.pt'), templates='photo')
+    config = write_random_clip(folder, model)
     cpu = torch.device('cpu')
     one = replace(config, batch=1)
     ways = {

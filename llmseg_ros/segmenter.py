@@ -186,7 +186,7 @@ class Segmenter:
         ONNX Runtime encodes without the interpreter's lock. Every operation of torch asks for it,
         and waits while pydensecrf keeps it: side by side they take longer than in turns.
         """
-        return getattr(self.encoder, 'runtime', 'torch') != 'torch'
+        return self.encoder.runtime != 'torch'
 
     def segment(self, rgb: NDArray[np.uint8], previous: Gated | None = None) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.

@@ -97,8 +97,13 @@ def test_a_missing_file_is_named(tmp_path):
         load_config(tmp_path / 'absent.yaml')
 
 
+OF_ANOTHER_NODE = {'semantic_map.yaml'}
+
+
 @pytest.mark.parametrize(
-    'path', sorted(shipped_path('config').glob('*.yaml')), ids=lambda p: p.name
+    'path',
+    [p for p in sorted(shipped_path('config').glob('*.yaml')) if p.name not in OF_ANOTHER_NODE],
+    ids=lambda p: p.name,
 )
 def test_shipped_configurations_are_good(path):
     assert isinstance(load_config(path), SegmenterConfig)

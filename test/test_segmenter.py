@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from llmseg_ros.candidates import candidate_maps
 from llmseg_ros.config import (
     BACKGROUND_WORDS,
     BackgroundConfig,
@@ -76,6 +77,39 @@ def test_stages_are_timed(segmenter):
     timings = segmenter.segment(data.chelsea()).timings_ms
     assert list(timings) == ['encode', 'gate', 'fuse', 'refine']
     assert all(value >= 0 for value in timings.values())
+
+
+@pytest.mark.parametrize('background', ['threshold', 'probability'])
+def test_maps_tell_how_probable_the_candidates_are_where(segmenter, background):
+    rgb = data.chelsea()
+    config = dataclasses.replace(segmenter.config, background=BackgroundConfig(background))
+    own = Segmenter(config, CLASSES, encoder=segmenter.encoder)
+    found = own.find(rgb)
+    result, maps = own.finish(found), candidate_maps(found)
+    assert set(np.unique(result.labels)) <= set(maps.ids.tolist())
+    assert maps.probabilities_khw.shape[0] == len(maps.ids)
+    assert maps.probabilities_khw.sum(axis=0) == pytest.approx(1, abs=1e-5)
+    best_hw = maps.ids[maps.probabilities_khw.argmax(axis=0)]
+    labels_hw = cv2.resize(result.labels, best_hw.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    assert np.mean(best_hw == labels_hw) > 0.7
+    own.set_classes([])
+    assert candidate_maps(own.find(rgb)) is None
+
+
+def test_subclasses_are_replaced_by_hand(segmenter):
+    own = Segmenter(segmenter.config, CLASSES, encoder=segmenter.encoder)
+    version = own.vocabulary.version
+    assert own.set_subclasses('CUP', ['mug', ' mug ', 'cat']) == (
+        "class name 'mug' repeats 'mug': merged",
+    )
+    cup = own.vocabulary.classes[1]
+    assert (cup.name, cup.subclasses, cup.source) == ('cup', ('mug',), 'typed')
+    assert own.vocabulary.version == version + 1
+    assert own.origin('cup') == ''
+    own.set_classes(['cup'])
+    assert own.vocabulary.classes[0].subclasses == ('mug', 'cat')
+    with pytest.raises(KeyError):
+        own.set_subclasses('sofa', [])
 
 
 def test_two_runs_are_equal(segmenter):

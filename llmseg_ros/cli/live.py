@@ -55,6 +55,10 @@ def live(
     node: Annotated[
         str, typer.Option(metavar='NAME', help='Of `ros`: the node, where several run.')
     ] = '',
+    image: Annotated[
+        str,
+        typer.Option(metavar='TOPIC', help='Of a bag: the camera, needed where there are several.'),
+    ] = '',
 ) -> None:
     """Show frames with their labels on a page, and take class names there.
 
@@ -70,7 +74,7 @@ def live(
     from llmseg_ros.live.server import bound_socket, new_token, serve
 
     with bound_socket(host, port) as bound:
-        session = open_session(source, classes, config, node)
+        session = open_session(source, classes, config, node, image)
         token = new_token(host)
 
         def announce() -> None:
@@ -80,12 +84,18 @@ def live(
     note('ended')
 
 
-def open_session(source: str | None, classes: str, config: Path | None, node: str) -> Session:
+def open_session(
+    source: str | None, classes: str, config: Path | None, node: str, topic: str
+) -> Session:
     """Return the running node as a session, or a segmenter of ours on a source.
 
     Raises:
         CommandError: the node is asked for and not there.
     """
+    if topic and source in (None, 'ros'):
+        raise typer.BadParameter('--image is for a bag')
+    if node and source not in (None, 'ros'):
+        raise typer.BadParameter('--node is for `ros`')
     if source == 'ros':
         require_ros('`llmseg live ros`')
         if config is not None:
@@ -103,8 +113,8 @@ def open_session(source: str | None, classes: str, config: Path | None, node: st
         if session is not None:
             return with_classes(session, classes)
     if node:
-        raise CommandError(f'--node {printable(node)}: no such node runs')
-    frames = demo_photographs() if source is None else named_source(source, config)
+        raise CommandError(f'--node {printable(node)}: no running node is found')
+    frames = demo_photographs() if source is None else named_source(source, config, topic)
     return local_session(frames, classes, config, is_demo=source is None)
 
 
@@ -137,7 +147,7 @@ def with_classes(session: NodeSession, classes: str) -> NodeSession:
     return session
 
 
-def named_source(source: str, config: Path | None) -> LiveSource:
+def named_source(source: str, config: Path | None, topic: str) -> LiveSource:
     """Return a source that opens.
 
     Raises:
@@ -150,7 +160,7 @@ def named_source(source: str, config: Path | None) -> LiveSource:
     from llmseg_ros.live.reader import LiveSource
 
     sixteen_bit = load_config(resolve_config(config)).images.sixteen_bit
-    opened = partial(open_source, source, sixteen_bit=sixteen_bit)
+    opened = partial(open_source, source, topic, sixteen_bit)
     opened().close()
     return LiveSource(printable(source), opened)
 

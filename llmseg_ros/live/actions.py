@@ -39,6 +39,8 @@ def serve_request(session: Session, request: Request) -> str:
         return in_few_sentences(action(session, request))
     except (LiveError, ConfigError) as error:
         return str(error)
+    except Exception as error:  # whatever the encoder raises is told to whoever asked
+        return f'{type(error).__name__}: {error}'
 
 
 def field(request: Request, name: str, kind: type | tuple[type, ...]) -> Any:

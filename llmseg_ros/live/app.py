@@ -20,7 +20,7 @@ from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
 from llmseg_ros.live.hub import Hub, Viewer
 from llmseg_ros.live.page import render_page
-from llmseg_ros.live.saving import FILES, Unsaved
+from llmseg_ros.live.saving import FILES
 from llmseg_ros.live.session import LiveError, Session
 
 STATE_PERIOD_S = 1.0
@@ -69,7 +69,8 @@ class LiveApp:
                 loop.call_soon_threadsafe(self._hub.send_frame, encode_frame(frame))
 
     def _on_watch(self, watched: bool) -> None:
-        self._pool.submit(self._session.watch, watched)
+        with contextlib.suppress(RuntimeError):  # the server is ending
+            self._pool.submit(self._session.watch, watched)
 
     async def _tell_state(self) -> None:
         while True:
@@ -79,8 +80,15 @@ class LiveApp:
 
     async def _send_state(self) -> None:
         loop = asyncio.get_running_loop()
-        state = await loop.run_in_executor(self._pool, self._session.describe)
-        self._hub.send_state(json.dumps({'state': state}))
+        try:
+            state = await loop.run_in_executor(self._pool, self._session.describe)
+        except Exception as error:  # whatever it is, the pages and the next state go on
+            trouble = f'{type(error).__name__}: {error}'
+            self._hub.send_state('state', json.dumps({'trouble': trouble}))
+            return
+        classes = {'classes': state.pop('classes'), 'kind': state['kind']}  # long, seldom new
+        self._hub.send_state('classes', json.dumps(classes))
+        self._hub.send_state('state', json.dumps({'state': state}))
 
     async def _page(self, request: Request) -> Response:
         html, policy = render_page()
@@ -99,7 +107,7 @@ class LiveApp:
         loop = asyncio.get_running_loop()
         try:
             kind, content = await loop.run_in_executor(self._pool, make, self._session)
-        except Unsaved as error:
+        except LiveError as error:
             return PlainTextResponse(f'{error}\n', status_code=409)
         return Response(content, media_type=kind, headers={'Cache-Control': 'no-store'})
 

@@ -24,7 +24,7 @@ class Viewer:
         self.looking = True
         self._ready = True
         self._frame: bytes | None = None
-        self._state: str | None = None
+        self._states: dict[str, str] = {}
         self._replies: deque[str] = deque(maxlen=MOST_REPLIES)
         self._changed = asyncio.Event()
 
@@ -33,9 +33,9 @@ class Viewer:
         self._frame = frame
         self._changed.set()
 
-    def put_state(self, state: str) -> None:
-        """Take a state in the place of one that waits."""
-        self._state = state
+    def put_state(self, topic: str, state: str) -> None:
+        """Take a state in the place of one of its topic that waits."""
+        self._states[topic] = state
         self._changed.set()
 
     def reply(self, text: str) -> None:
@@ -53,9 +53,8 @@ class Viewer:
         while True:
             if self._replies:
                 return self._replies.popleft()
-            if self._state is not None:
-                state, self._state = self._state, None
-                return state
+            if self._states:
+                return self._states.pop(next(iter(self._states)))
             if self._frame is not None and self._ready and self.looking:
                 frame, self._frame = self._frame, None
                 self._ready = False
@@ -75,7 +74,7 @@ class Hub:
         self._on_watch = on_watch
         self._viewers: set[Viewer] = set()
         self._frame: bytes | None = None
-        self._state: str | None = None
+        self._states: dict[str, str] = {}
         self._watched = False
 
     @property
@@ -91,8 +90,8 @@ class Hub:
     def join(self) -> Viewer:
         """Take in a viewer, who sees at once what the others see."""
         viewer = Viewer()
-        if self._state is not None:
-            viewer.put_state(self._state)
+        for topic, state in self._states.items():
+            viewer.put_state(topic, state)
         if self._frame is not None:
             viewer.put_frame(self._frame)
         self._viewers.add(viewer)
@@ -116,13 +115,13 @@ class Hub:
         for viewer in self._viewers:
             viewer.put_frame(frame)
 
-    def send_state(self, state: str) -> None:
-        """Send a state to all, unless they have it."""
-        if state == self._state:
+    def send_state(self, topic: str, state: str) -> None:
+        """Send the state of a topic to all, unless they have it."""
+        if state == self._states.get(topic):
             return
-        self._state = state
+        self._states[topic] = state
         for viewer in self._viewers:
-            viewer.put_state(state)
+            viewer.put_state(topic, state)
 
     def _agree(self) -> None:
         watched = any(viewer.looking for viewer in self._viewers)

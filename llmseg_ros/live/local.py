@@ -39,6 +39,7 @@ class LocalSession:
         self._item: TakenFrame | None = None
         self._trouble = ''
         self._described: tuple[int, list[dict[str, Any]]] = (-1, [])
+        segmenter.on_new_subclasses = self._again
 
     def start(self, on_frame: Callable[[LiveFrame], None]) -> None:
         """Begin; `on_frame` is called with every frame on the worker's thread."""
@@ -74,7 +75,7 @@ class LocalSession:
             'rate_hz': round(self._statistics.rate_hz(), 1),
             'dropped': self._worker.dropped,
             'timings_ms': {stage: list(both) for stage, both in percentiles.items()},
-            'notes': [*segmenter.notes],
+            'notes': [*segmenter.notes, *self._reader.notes],
             'asking': asking.pending,
             'trouble': self._trouble or self._reader.trouble or asking.problem,
         }

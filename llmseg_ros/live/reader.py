@@ -40,12 +40,14 @@ class FrameReader:
 
     Attributes:
         paused: frames are held.
-        trouble: why no more frames come, or what could not be read; empty where all is well.
+        trouble: why no more frames come, one sentence; empty where they do.
+        notes: a sentence each on what of the source could not be read.
     """
 
     def __init__(self, source: LiveSource, take: Callable[[TakenFrame], None]) -> None:
         self.paused = False
         self.trouble = ''
+        self.notes: tuple[str, ...] = ()
         self._source = source
         self._take = take
         self._changed = threading.Condition()
@@ -115,7 +117,7 @@ class FrameReader:
                 self._take(TakenFrame(frame, time.monotonic()))
                 seen += 1
                 self.trouble = ''
-            self.trouble = '; '.join(source.notes)
+            self.notes = tuple(source.notes)
         return seen > 1
 
     def _wait_until_wanted(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from llmseg_ros.live.frames import LiveFrame
-from llmseg_ros.live.session import Session
+from llmseg_ros.live.session import LiveError, Session
 from llmseg_ros.visualize import add_legend, label_image, overlay
 
 if TYPE_CHECKING:
@@ -18,13 +18,9 @@ if TYPE_CHECKING:
 File = tuple[str, bytes]  # media type, content
 
 
-class Unsaved(RuntimeError):
-    """There is nothing to save; the message is one sentence that says why."""
-
-
 def newest(session: Session) -> LiveFrame:
     if session.newest is None:
-        raise Unsaved('there is no frame to save yet')
+        raise LiveError('there is no frame to save yet')
     return session.newest
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.task import Future
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from llmseg_ros.classes import (
@@ -24,6 +25,7 @@ from llmseg_ros.classes import (
 )
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
+from llmseg_ros.ros.compat import with_message_info
 from llmseg_ros.ros.conversions import label_map_to_label_info, vocabulary_to_label_map
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.srv import GetClasses, SetClasses
@@ -84,7 +86,11 @@ class ClassListInterface:
         node.create_service(GetClasses, '~/get_classes', self._on_get_classes)
         for profile in (qos.LATCHED, qos.UNLATCHED):
             node.create_subscription(
-                ClassList, '~/classes', self._on_list, profile, event_callbacks=qos.SILENT
+                ClassList,
+                '~/classes',
+                with_message_info(self._on_list),
+                profile,
+                event_callbacks=qos.SILENT,
             )
 
     def attach(self, segmenter: Segmenter) -> None:
@@ -125,10 +131,13 @@ class ClassListInterface:
         self._updates.submit(self._apply_newest, list(names), token)
 
     def _on_list(self, message: ClassList, info: dict[str, Any]) -> None:
-        stamp = info['source_timestamp']
-        if stamp in self._seen:  # a latched publisher's message comes through both subscriptions
+        # A latched publisher's message comes through both subscriptions. Without any stamp, which
+        # can be on Humble alone, the list is put in force twice, which changes nothing.
+        stamp = info.get('source_timestamp') or Time.from_msg(message.header.stamp).nanoseconds
+        if stamp in self._seen:
             return
-        self._seen.append(stamp)
+        if stamp:
+            self._seen.append(stamp)
         self.request(message.names)
 
     async def _on_set_classes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ def isolated_graph() -> Iterator[dict[str, str]]:
             'ROS_DOMAIN_ID': str(_hold_domain(held)),
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
             'ROS_STATIC_PEERS': '',
+            **({'ROS_LOCALHOST_ONLY': '1'} if os.environ.get('ROS_DISTRO') == 'humble' else {}),
             **dict.fromkeys(PROFILE_VARIABLES, str(shipped_path(SHARED_PROFILE))),
         }
 

@@ -153,6 +153,7 @@ class NodeSession:
 
     def settings(self) -> dict[str, Any]:
         """Return the node's parameters and class list in the layout of a configuration file."""
+        self._require_parameters()
         listed = self._wait(self._parameters.list_parameters([], 0)).result.names
         wanted = [name for name in listed if name.partition('.')[0] in SECTIONS]
         classes = [item.name for item in self._label_map.classes]
@@ -184,6 +185,7 @@ class NodeSession:
         """
         if name not in {threshold['name'] for threshold in describe_thresholds(self._config)}:
             raise LiveError(f'no threshold {name!a} to set')
+        self._require_parameters()
         parameter = Parameter(name, Parameter.Type.DOUBLE, float(value))
         result = self._wait(self._parameters.set_parameters([parameter])).results[0]
         self._read_thresholds()
@@ -259,6 +261,10 @@ class NodeSession:
     def _wait(self, future: Any, timeout_s: float = ANSWER_S) -> Any:
         return self._graph.wait_for(future, timeout_s)
 
+    def _require_parameters(self) -> None:
+        if not self._parameters.services_are_ready():
+            raise LiveError(f'the node {self._name} is gone')
+
     def _parameter_values(
         self, names: Sequence[str], timeout_s: float = ANSWER_S
     ) -> dict[str, Any]:
@@ -271,7 +277,7 @@ class NodeSession:
     def _ask_for_thresholds(self) -> None:
         """Read the thresholds where the node is there to tell."""
         if self._parameters.services_are_ready():
-            with contextlib.suppress(LiveError):  # it is busy: those known are shown
+            with contextlib.suppress(LiveError):  # it is busy: what is known is shown
                 self._read_thresholds(SOON_S)
 
     def _read_thresholds(self, timeout_s: float = ANSWER_S) -> None:

@@ -25,6 +25,7 @@ from llmseg_ros.config import ConfigError
 from llmseg_ros.ros import qos, silence
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.class_list import ClassListInterface
+from llmseg_ros.ros.compat import call_after_set_parameters
 from llmseg_ros.ros.diagnostics import Health, make_status
 from llmseg_ros.ros.ending import end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
@@ -85,7 +86,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             DIAGNOSTICS_PERIOD_S, self._look_after, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
+        call_after_set_parameters(self, self._apply_parameters)
 
     def start(self) -> None:
         """Configure and activate, where the parameter `node.autostart` says so."""

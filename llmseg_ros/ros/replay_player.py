@@ -46,6 +46,7 @@ from llmseg_ros.bags.topics import (
 from llmseg_ros.files import replacing
 from llmseg_ros.msg import ClassMaskArray, LabelMap
 from llmseg_ros.ros import qos
+from llmseg_ros.ros.compat import publisher_count
 from llmseg_ros.ros.frames_to_send import camera_frames, first_good_frame, with_stamp
 from llmseg_ros.ros.live_replay import REFUSED
 from llmseg_ros.ros.played import ANSWERS, PLAYED, NodeCounts, Played, SentFrame
@@ -208,7 +209,7 @@ class Player(Node):  # type: ignore[misc]
             if error and self._values['state'] == 'unconfigured':
                 raise PlayError(f'the node can not be configured: {error}')
             return self._images.get_subscription_count() > 0 and all(
-                subscription.get_publisher_count() for subscription in self._listening
+                publisher_count(self, subscription) for subscription in self._listening
             )
 
         if not self._spin_until(ready, READY_S):

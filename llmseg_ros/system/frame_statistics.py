@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 WINDOW = 100  # frames that percentiles are taken over
 RATE_S = 10.0  # that rates are taken over
+SHORTEST_S = 1.0  # the same at the beginning
 
 
 class FrameStatistics:
@@ -35,6 +36,7 @@ class FrameStatistics:
         self.without_depth = 0
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
+        self._first: float | None = None
         self._finished: deque[float] = deque()
         self._timings_ms: dict[str, deque[float]] = {}
 
@@ -49,6 +51,7 @@ class FrameStatistics:
         self.count('published')
         with self._lock:
             self._finished.append(time.monotonic())
+            self._first = self._finished[-1] if self._first is None else self._first
         self.add_times(timings_ms)
 
     def add_times(self, timings_ms: Mapping[str, float]) -> None:
@@ -62,11 +65,13 @@ class FrameStatistics:
         return time.monotonic() - self._last.get(what, float('-inf'))
 
     def rate_hz(self) -> float:
-        """Return the results per second of the last ten seconds."""
+        """Return the results per second of the last ten seconds, or since the first result."""
+        now = time.monotonic()
         with self._lock:
-            while self._finished and self._finished[0] < time.monotonic() - RATE_S:
+            while self._finished and self._finished[0] < now - RATE_S:
                 self._finished.popleft()
-            return len(self._finished) / RATE_S
+            span_s = min(RATE_S, now - self._first) if self._first is not None else RATE_S
+            return len(self._finished) / max(span_s, SHORTEST_S)
 
     def percentiles_ms(self) -> dict[str, tuple[float, float]]:
         """Return median and 95th percentile by stage over the last frames."""

@@ -159,7 +159,8 @@ def test_a_pixel_is_read_and_its_class_shown_as_heat(page: Any) -> None:
 def test_subclasses_are_seen_dropped_and_added(page: Any) -> None:
     add(page, 'cat')
     until(page, lambda: 'cat' in chips(page))
-    page.execute_script("document.querySelectorAll('#chips details')[1].open = true")
+    page.find_element(By.CSS_SELECTOR, '#chips li:last-child summary').click()
+    until(page, lambda: page.find_elements(By.CSS_SELECTOR, '#chips li:last-child .subclass'))
     listed = "return [...document.querySelectorAll('#chips li:last-child .subclass')]"
     names = f'{listed}.map((row) => row.firstChild.textContent)'
     assert 'tabby cat' in page.execute_script(names)

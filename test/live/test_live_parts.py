@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
@@ -16,8 +17,10 @@ import pytest
 from PIL import Image
 
 from llmseg_ros.frame_sources import FrameSource, SourceError, TimedFrame
+from llmseg_ros.live.actions import serve_request
 from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
+from llmseg_ros.live.hub import Hub
 from llmseg_ros.live.reader import FrameReader, LiveSource, TakenFrame
 
 from ..helpers.commands import llmseg
@@ -46,7 +49,8 @@ class Pictures:
 
     def open(self) -> FrameSource:
         self.opened += 1
-        return FrameSource('video', 'pictures', self._frames(), self._close)
+        notes = ['the file may be cut off']
+        return FrameSource('video', 'pictures', self._frames(), self._close, notes=notes)
 
     def _close(self) -> None:
         self.closed += 1
@@ -86,6 +90,7 @@ def test_a_source_is_read_while_someone_looks_and_again_when_through() -> None:
     reading.reader.close()
     assert reading.taken[:7] == [0, 1, 2, 0, 1, 2, 0]
     assert pictures.opened == pictures.closed
+    assert reading.reader.notes == ('the file may be cut off',)
     assert not [thread for thread in threading.enumerate() if thread.name == 'live read']
 
 
@@ -175,6 +180,13 @@ def test_what_can_not_be_shown_is_told_in_a_sentence(
     assert error.count('\n') == 1
 
 
+@pytest.mark.parametrize('arguments', [('--image', '/eye'), ('clip.mp4', '--node', 'seg')])
+def test_an_option_of_another_source_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    assert llmseg('live', *arguments, '--port', port) == 2
+
+
 def test_no_running_node_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -188,3 +200,33 @@ def test_no_running_node_is_told(
             monkeypatch.setenv(name, value)
         assert llmseg('live', 'ros', '--port', 8093) == 1
     assert 'no running node is found' in capsys.readouterr().err
+
+
+def test_viewers_share_the_bytes_of_a_frame_and_only_those_who_look_count() -> None:
+    watched: list[bool] = []
+
+    async def look() -> None:
+        hub = Hub(watched.append)
+        first, second = hub.join(), hub.join()
+        frame = bytes(10)
+        hub.send_frame(frame)
+        assert await first.next() is frame
+        assert await second.next() is frame
+        hub.send_frame(b'newer')
+        hub.send_frame(b'newest')
+        first.shown()
+        assert await first.next() == b'newest'
+        hub.look(first, False)
+        assert hub.watched
+        hub.leave(second)
+
+    asyncio.run(look())
+    assert watched == [True, False]
+
+
+def test_whatever_goes_wrong_is_told_to_who_asked() -> None:
+    class Broken:
+        def describe(self) -> dict[str, object]:
+            raise MemoryError('no room')
+
+    assert serve_request(Broken(), {'do': 'add', 'names': 'cat'}) == 'MemoryError: no room'

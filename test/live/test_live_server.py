@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from llmseg_ros.config import load_config
+from llmseg_ros.live.hub import MOST_VIEWERS
 from llmseg_ros.subclasses.packs import load_pack
 
 from .conftest import LiveServer
@@ -49,6 +50,7 @@ class Page:
         address = f'ws://127.0.0.1:{server.port}/socket?token={token}'
         self.socket = websocket.create_connection(address, timeout=TIMEOUT_S, **options)
         self.state: dict[str, Any] = {}
+        self.classes: list[str] = []
 
     def receive(self) -> Any:
         """Return the next frame's header and parts, or an answer as a mapping."""
@@ -58,9 +60,12 @@ class Page:
                 return split(content)
             assert code == websocket.ABNF.OPCODE_TEXT, content
             message = json.loads(content)
-            if 'state' not in message:
+            if 'classes' in message:
+                self.classes = [item['name'] for item in message['classes']]
+            elif 'state' in message:
+                self.state = message['state']
+            else:
                 return message
-            self.state = message['state']
 
     def frame(self, take_next: bool = True) -> tuple[dict[str, Any], list[bytes]]:
         """Return the next frame."""
@@ -134,7 +139,7 @@ def test_a_frame_has_all_that_the_page_shows(page: Page) -> None:
     count, rows, columns = len(header['maps']['ids']), *header['maps']['shape']
     assert len(maps) == count * rows * columns > 0
     page.frame()
-    assert [item['name'] for item in page.state['classes']] == ['cat', 'cup', 'rocket', 'person']
+    assert page.classes == ['cat', 'cup', 'rocket', 'person']
     assert page.state['encoder'] == 'imagenet lite0'
 
 
@@ -165,6 +170,16 @@ def test_nobody_watching_costs_nothing(server: LiveServer, token: str) -> None:
 def cpu_ticks(pid: int) -> int:
     fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_too_many_pages_are_told(server: LiveServer, token: str) -> None:
+    pages = [Page(server, token) for _ in range(MOST_VIEWERS)]
+    more = Page(server, token)
+    code, told = more.socket.recv_data()
+    assert code == websocket.ABNF.OPCODE_CLOSE
+    assert told[2:] == b'too many pages look already'
+    for page in pages:
+        page.socket.close()
 
 
 @pytest.mark.parametrize(

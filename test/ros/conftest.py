@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,19 +14,32 @@ from typing import Any
 import pytest
 
 ANSWER_S = 20.0
+HUMBLE = str(Path(__file__).with_name('humble.py'))
 MATCHING_S = 0.3
 OLD_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE value is used'  # says Kilted; Jazzy reads no other
 START_S = 240.0  # loading the model on a busy machine
 
 
 class SegProcess:
-    """A node, seg unless another is named, running as robots run it."""
+    """A node, seg unless another is named, running as robots run it.
+
+    Attributes:
+        begin: of Python's arguments; with LLMSEG_TEST_HUMBLE set, what takes from rclpy first.
+    """
+
+    begin = (HUMBLE,) if os.environ.get('LLMSEG_TEST_HUMBLE') else ('-m',)
 
     def __init__(self, folder: Path, *ros_arguments: str, module: str = 'node') -> None:
         self.log_path = folder / f'{module}.log'
         with self.log_path.open('wb') as log:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', f'llmseg_ros.ros.{module}', '--ros-args', *ros_arguments],
+                [
+                    sys.executable,
+                    *self.begin,
+                    f'llmseg_ros.ros.{module}',
+                    '--ros-args',
+                    *ros_arguments,
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
@@ -196,6 +210,12 @@ def seg(context: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SegP
     process.wait_for_log('listening to /image')
     yield process
     process.stop()
+
+
+@pytest.fixture
+def humble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the nodes of this test without the names that Humble's rclpy lacks."""
+    monkeypatch.setattr(SegProcess, 'begin', (HUMBLE,))
 
 
 @pytest.fixture(scope='session')

@@ -22,7 +22,6 @@ from llmseg_ros.ros.diagnostics import (
     format_value,
     judge,
 )
-from llmseg_ros.system.frame_statistics import FrameStatistics
 
 
 @pytest.mark.parametrize(
@@ -66,22 +65,6 @@ from llmseg_ros.system.frame_statistics import FrameStatistics
 )
 def test_judge(health: Health, level: bytes, message: str) -> None:
     assert judge(health) == (level, message)
-
-
-def test_percentiles() -> None:
-    statistics = FrameStatistics()
-    for duration in range(1, 21):
-        statistics.add_result({'encode': float(duration), 'total': 2.0})
-    assert statistics.percentiles_ms() == {'encode': (10.5, 19.0), 'total': (2.0, 2.0)}
-    assert statistics.published == 20
-    assert statistics.rate_hz() == 2.0
-
-
-def test_what_never_happened_is_infinitely_long_ago() -> None:
-    statistics = FrameStatistics()
-    assert statistics.since('rejected') == float('inf')
-    statistics.count('rejected')
-    assert statistics.since('rejected') < 5
 
 
 @pytest.mark.parametrize(

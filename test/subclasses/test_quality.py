@@ -92,6 +92,7 @@ def test_meaning_is_asked_of_an_encoder_that_knows_it():
     class Plain:
         name = 'plain'
         device = None
+        runtime = 'torch'
         encode_text = encode_image = staticmethod(len)
 
     class Meaning(Plain):

@@ -72,17 +72,28 @@ function chipOf(item) {
   const chip = element('li', '');
   chip.dataset.id = item.id;
   const details = element('details', '');
-  details.open = list.open.has(item.id);
-  details.addEventListener('toggle', () => list.open[details.open ? 'add' : 'delete'](item.id));
+  details.append(summaryOf(item));
+  const fill = () => details.children.length > 1 || details.append(...detailsOf(item));
+  if (list.open.has(item.id)) {
+    details.open = true;
+    fill();
+  }
+  details.addEventListener('toggle', () => {
+    list.open[details.open ? 'add' : 'delete'](item.id);
+    fill();
+  });
+  chip.append(details);
+  return chip;
+}
+
+function detailsOf(item) {
   const about = ORIGINS[item.source] || item.source;
   const count = item.subclasses.length ? `${item.subclasses.length} subclasses, ${about}` : about;
   const origin = item.origin ? `${count}: ${item.origin}` : count;
   const actions = element('div', 'buttons');
   actions.append(button('Heat map', `Heat map of ${item.name}`, () => showHeatOf(item.id)));
   actions.append(button('Remove', `Remove ${item.name}`, () => send({ do: 'drop', name: item.name })));
-  details.append(summaryOf(item), element('p', 'origin note', origin), subclassesOf(item), actions);
-  chip.append(details);
-  return chip;
+  return [element('p', 'origin note', origin), subclassesOf(item), actions];
 }
 
 function fillHeatClasses(classes) {

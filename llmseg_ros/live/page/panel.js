@@ -97,7 +97,6 @@ function showNumbers(state) {
 
 function showState(state) {
   document.getElementById('source').textContent = state.source;
-  showClasses(state.classes, state.kind === 'local');
   showNotes(state.notes);
   showThresholds(state.thresholds);
   showNumbers(state);

@@ -137,7 +137,7 @@ function probabilityAt(frame, place, x, y) {
 
 function nextClasses(frame, x, y, id) {
   if (!frame.maps) {
-    return ' · the node does not send the next classes';
+    return list.canEdit ? '' : ' · the node does not send the next classes';
   }
   const others = frame.maps.ids
     .map((other, place) => ({ other, part: probabilityAt(frame, place, x, y) }))

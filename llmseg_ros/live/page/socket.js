@@ -15,8 +15,12 @@ function send(request) {
 
 function receiveText(text) {
   const message = JSON.parse(text);
-  if (message.state) {
+  if (message.classes) {
+    showClasses(message.classes, message.kind === 'local');
+  } else if (message.state) {
     showState(message.state);
+  } else if (message.trouble) {
+    say(message.trouble, 'trouble');
   } else {
     const where = message.done === 'threshold' ? 'threshold-told' : 'told';
     document.getElementById(where).textContent = message.told;
