@@ -123,9 +123,8 @@ def report(made: Rig, values: dict[str, str], samples: Matrix, sent: int) -> Non
     for name in ('points', 'publish', 'total', 'age'):
         print(f'seg {name} p50 {seg[f"{name} p50 ms"]} ms, p95 {seg[f"{name} p95 ms"]} ms')
     for name, of in zip(('seg', 'semantic_map'), samples.T, strict=True):
-        part = max(1, len(of) // 5)
-        first, last = np.median(of[:part]), np.median(of[-part:])
-        print(f'{name} MiB: first fifth {first:.0f}, last fifth {last:.0f}, most {of.max():.0f}')
+        medians = ', '.join(f'{np.median(part):.0f}' for part in np.array_split(of, 5))
+        print(f'{name} MiB: median of each fifth {medians}, most {of.max():.0f}')
 
 
 def resident_mib(pid: int) -> float:

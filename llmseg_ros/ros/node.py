@@ -129,7 +129,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._pipeline.depth.start()
         self._images = subscribe_to_camera(self, self._config, self._pipeline.take)
         self._activated, self._state = time.monotonic(), 'active'
-        self.get_logger().info(f'listening to {self._images.topic}')
+        depth = f', depth from {self._config.depth}' if self._config.depth else ''
+        self.get_logger().info(f'listening to {self._images.topic}{depth}')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

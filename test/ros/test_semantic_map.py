@@ -27,8 +27,10 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from llmseg_ros.mapping.geometry import depth_to_points
+from llmseg_ros.mapping.objects import MapObject
 from llmseg_ros.mapping.point_cloud2 import cloud_table
 from llmseg_ros.mapping.voxels import VoxelMap
+from llmseg_ros.ros.map_messages import objects_to_detections
 from llmseg_ros.ros.point_cloud import points_to_cloud
 from llmseg_ros.segmentation import Segmentation
 
@@ -187,6 +189,18 @@ def test_objects_get_boxes_with_their_names(robot: Robot, peer: Any) -> None:
         assert centre.z + size.z / 2 == pytest.approx(high[2], abs=1.5 * VOXEL)
         assert centre.x == pytest.approx((low[0] + high[0]) / 2, abs=2 * VOXEL)
     assert {TABLE, CHAIR} == {label for _, _, label in BOXES}
+
+
+def test_objects_as_detections() -> None:
+    messages = pytest.importorskip('vision_msgs.msg')
+    found = MapObject(2, np.array([1.0, 2.0, 3.0]), np.array([0.4, 0.5, 0.6]), 30, 0.75)
+    made = objects_to_detections([found], {2: 'table'}, header(1.5, 'odom'))
+    assert isinstance(made, messages.Detection3DArray)
+    (detection,) = made.detections
+    assert detection.header == made.header == header(1.5, 'odom')
+    assert (detection.bbox.center.position.y, detection.bbox.size.z) == (2.0, 0.6)
+    hypothesis = detection.results[0].hypothesis
+    assert (hypothesis.class_id, hypothesis.score) == ('table', 0.75)
 
 
 @pytest.mark.parametrize(
