@@ -212,6 +212,7 @@ def clip_tower(config: OpenClipConfig) -> Tower:
         code=(__file__, dense_attention.__file__),
         packages=('open_clip_torch',),
         make=make,
+        arena=False,
     )
 
 

@@ -15,6 +15,7 @@ from llmseg_ros.config import EncoderConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.onnx_export import Tower, checksum_file, engine_folder, exported
 from llmseg_ros.encoders.weights import first_line, load_once
+from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ class OnnxRuntime:
 
         def load() -> Any:
             options = [provider_options(name, path, self) for name in self.providers]
-            return make_session(path, self.providers, options, threads)
+            return make_session(path, self.providers, options, threads, tower.arena)
 
         try:
             session = load_once(('onnx', path, self.providers, threads, self.device), load)
@@ -225,7 +226,11 @@ def describe(providers: Sequence[str]) -> str:
 
 
 def make_session(
-    path: Path, providers: Sequence[str], provider_options: Sequence[dict[str, str]], threads: int
+    path: Path,
+    providers: Sequence[str],
+    provider_options: Sequence[dict[str, str]],
+    threads: int,
+    arena: bool,
 ) -> Any:
     """Load an export, to run on the first of the providers and, what it can't, on the others.
 
@@ -237,12 +242,14 @@ def make_session(
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = arena
     # threads that spin while they wait take the cores from the refiner and the camera driver
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, list(providers), list(provider_options))
     if session.get_providers()[0] != providers[0]:
         raise EncoderUnavailable(f'the provider {short_name(providers[0])} does not start here')
+    free_memory()  # of reading the file: 200 MB for a ViT-B
     return session
 
 
