@@ -48,8 +48,6 @@ class Tower:
         code: files of the code that is traced.
         packages: whose modules are traced.
         make: loads the module and an example of its inputs.
-        arena: keep the memory of one run for the next, which is up to a tenth faster; a batch of
-            windows takes hundreds of MiB.
     """
 
     name: str
@@ -60,7 +58,6 @@ class Tower:
     code: tuple[str, ...]
     packages: tuple[str, ...]
     make: Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...]]]
-    arena: bool = True
 
 
 def export_folder() -> Path:

@@ -76,7 +76,7 @@ class OnnxRuntime:
 
         def load() -> Any:
             options = [provider_options(name, path, self) for name in self.providers]
-            return make_session(path, self.providers, options, threads, tower.arena)
+            return make_session(path, self.providers, options, threads)
 
         try:
             session = load_once(('onnx', path, self.providers, threads, self.device), load)
@@ -230,7 +230,6 @@ def make_session(
     providers: Sequence[str],
     provider_options: Sequence[dict[str, str]],
     threads: int,
-    arena: bool,
 ) -> Any:
     """Load an export, to run on the first of the providers and, what it can't, on the others.
 
@@ -242,7 +241,6 @@ def make_session(
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = arena
     # threads that spin while they wait take the cores from the refiner and the camera driver
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     options.log_severity_level = 3
