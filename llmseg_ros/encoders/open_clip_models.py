@@ -20,6 +20,7 @@ from llmseg_ros.encoders.weights import (
     read_state_dict,
     weights_folder,
 )
+from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,7 @@ def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
     def load() -> SharedModel:
         shared = load_model(name, pretrained, path, digest, device)
         shared.model.visual.transformer = None
+        free_memory()
         return shared
 
     return load_once(('open_clip text', name, digest, device), load)

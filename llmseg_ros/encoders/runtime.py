@@ -15,6 +15,7 @@ from llmseg_ros.config import EncoderConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.onnx_export import Tower, checksum_file, engine_folder, exported
 from llmseg_ros.encoders.weights import first_line, load_once
+from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -225,7 +226,10 @@ def describe(providers: Sequence[str]) -> str:
 
 
 def make_session(
-    path: Path, providers: Sequence[str], provider_options: Sequence[dict[str, str]], threads: int
+    path: Path,
+    providers: Sequence[str],
+    provider_options: Sequence[dict[str, str]],
+    threads: int,
 ) -> Any:
     """Load an export, to run on the first of the providers and, what it can't, on the others.
 
@@ -243,6 +247,7 @@ def make_session(
     session = onnxruntime.InferenceSession(path, options, list(providers), list(provider_options))
     if session.get_providers()[0] != providers[0]:
         raise EncoderUnavailable(f'the provider {short_name(providers[0])} does not start here')
+    free_memory()  # of reading the file: 200 MB for a ViT-B
     return session
 
 

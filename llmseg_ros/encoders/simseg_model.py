@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.weights import load_strictly, read_state_dict, some_of
+from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ def load_model(path: Path, device: torch.device, with_blocks: bool = True) -> Si
         load_strictly(module, parts[name], path)
         if name == 'image' and not with_blocks:
             module.blocks = None
+            free_memory()
         module.eval().requires_grad_(False).to(device)
     return SimSegModel(**modules)
 
