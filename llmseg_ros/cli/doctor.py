@@ -17,10 +17,15 @@ import typer
 from llmseg_ros.cli.common import CommandError, print_table, waiting
 from llmseg_ros.files import shipped_path, write_json
 from llmseg_ros.ros.transport import (
+    CYCLONE_VARIABLE,
     PROFILE_VARIABLES,
     RECEIVE_BUFFER,
     SHARED_PROFILE,
+    ZENOH_SETTINGS,
+    ZENOH_VARIABLE,
+    cyclone_uri,
     granted_buffer,
+    kernel_buffers,
 )
 
 DISTROS = {'7': 'jazzy', '9': 'kilted'}  # by the first number of rclpy's version
@@ -226,7 +231,7 @@ def profile_part(rmw: str) -> Part:
     except FileNotFoundError as error:
         remedy = f'{error.filename} is {error.strerror}'
     if rmw and 'fastrtps' not in rmw:
-        return Part(name, 'ok', f'not used by {rmw}')
+        return settings_part(rmw)
     for variable in PROFILE_VARIABLES:
         if path := os.environ.get(variable):
             if os.path.isfile(path):
@@ -236,10 +241,35 @@ def profile_part(rmw: str) -> Part:
     return Part(name, 'missing', detail, remedy)
 
 
+def settings_part(rmw: str) -> Part:
+    """Tell whether a middleware other than Fast DDS has settings for large images."""
+    own = 'the node has its own; camera drivers have the defaults'
+    if 'cyclonedds' in rmw:
+        remedy = f'export {CYCLONE_VARIABLE}={cyclone_uri()} where camera drivers are started'
+        given = os.environ.get(CYCLONE_VARIABLE, '')
+        for path in (part.removeprefix('file://') for part in given.split(',')):
+            if path and not path.lstrip().startswith('<') and not os.path.isfile(path):
+                problem = f'{CYCLONE_VARIABLE} names no file: {path}'
+                return Part('Cyclone DDS settings', 'problem', problem, remedy)
+        state: State = 'ok' if given else 'missing'
+        return Part('Cyclone DDS settings', state, given or own, '' if given else remedy)
+    if 'zenoh' in rmw:
+        remedy = f'export "$(cat {shipped_path(ZENOH_SETTINGS)})" where camera drivers are started'
+        session = os.environ.get('ZENOH_SESSION_CONFIG_URI', '')
+        if session and not os.path.isfile(session):
+            problem = f'ZENOH_SESSION_CONFIG_URI names no file: {session}'
+            return Part('Zenoh settings', 'problem', problem, remedy)
+        given = os.environ.get(ZENOH_VARIABLE) or session
+        state = 'ok' if given else 'missing'
+        return Part('Zenoh settings', state, given or own, '' if given else remedy)
+    return Part('RMW settings', 'ok', f'none are shipped for {rmw}')
+
+
 def buffer_part() -> Part:
-    """Tell whether the kernel's receive buffers hold an image, so that no driver needs more."""
+    """Tell what the kernel's buffers are, and whether they hold an image without more ado."""
     granted = granted_buffer()
-    detail = f'net.core.rmem_max is {granted} bytes'
+    detail = ', '.join(f'{name} {size}' for name, size in kernel_buffers().items())
+    detail = detail or 'the kernel does not say'
     if granted >= RECEIVE_BUFFER:
         return Part('receive buffer', 'ok', detail)
     remedy = f'sysctl -w net.core.rmem_max={RECEIVE_BUFFER}, for cameras without the profile'

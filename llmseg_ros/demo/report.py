@@ -23,8 +23,8 @@ SHEET_COLUMNS = 4
 SHEET_TILE_WIDTH = 400
 STRIP_TILE_WIDTH = 415  # four are 1660, twice the column of a README on GitHub: sharp on any screen
 NOT_FOUND = (
-    'The embedded encoder finds things, best one at a time. It does not find walls, floors and sky, '
-    'people but for what they wear, and small things beside large ones.'
+    'The embedded encoder finds things, best one at a time. It does not find walls, floors and '
+    'sky, people but for what they wear, and small things beside large ones.'
 )
 STRIP_LEGEND_SCALE = 2.0  # read at half its size
 

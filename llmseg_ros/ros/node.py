@@ -31,7 +31,7 @@ from llmseg_ros.ros.ending import end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
-from llmseg_ros.ros.transport import choose_profile
+from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import device_memory_mib, free_memory, process_memory_mib
@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # while the model is loaded: one that passes through torch's C++ aborts the process.
     end_by(signal.default_int_handler)
     try:
-        choose_profile()
+        choose_settings()
         initialize(arguments)
         node = SegNode()
         executor = SingleThreadedExecutor()

@@ -50,8 +50,12 @@ def silent_images(node: Node, images: ImageSubscription) -> str:
 
 def lost_frames(best_effort: bool) -> str:
     """Say how frames of a camera may get lost between processes, and what to do."""
-    if 'fastrtps' not in rclpy.get_rmw_implementation_identifier():
-        return 'it sends nothing, or the frames are lost: raise net.core.rmem_max'
+    rmw = rclpy.get_rmw_implementation_identifier()
+    if 'fastrtps' not in rmw:
+        return (
+            'it sends nothing, or the frames are lost: raise net.core.rmem_max, and see what '
+            f'`llmseg doctor` says of {rmw}'
+        )
     reliable = ', or let it publish reliably' if best_effort else ''
     return (
         'it sends nothing, or its frames do not fit its shared memory: start it with '

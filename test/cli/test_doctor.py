@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from llmseg_ros.cli import doctor
 from llmseg_ros.cli.doctor import PROFILE_VARIABLES, distro_part, key_part, probe, profile_part
+from llmseg_ros.ros import transport
 
 KEY = 'sk-a-key-nobody-may-see'
 
@@ -80,7 +82,6 @@ def test_probe(monkeypatch: pytest.MonkeyPatch, code: str, state: str, detail: s
         ('rmw_fastrtps_cpp', 'gone.xml', 'problem'),
         ('rmw_fastrtps_cpp', None, 'missing'),
         ('', None, 'missing'),
-        ('rmw_cyclonedds_cpp', None, 'ok'),
     ],
 )
 @pytest.mark.parametrize('variable', PROFILE_VARIABLES)
@@ -142,3 +143,51 @@ def test_buffers_too_small_for_an_image_are_told(
 def test_the_key_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('OPENAI_API_KEY', raising=False)
     assert key_part().state == 'missing'
+
+
+def test_kernel_buffers_are_told() -> None:
+    assert 'net.core.rmem_max ' in doctor.buffer_part().detail
+    assert 'net.ipv4.ipfrag_high_thresh ' in doctor.buffer_part().detail
+
+
+@pytest.mark.parametrize(
+    ('rmw', 'variable', 'given', 'state'),
+    [
+        ('rmw_cyclonedds_cpp', 'CYCLONEDDS_URI', 'file://{here}', 'ok'),
+        ('rmw_cyclonedds_cpp', 'CYCLONEDDS_URI', '<Domain/>,{here}', 'ok'),
+        ('rmw_cyclonedds_cpp', 'CYCLONEDDS_URI', '{here},file://{here}.gone', 'problem'),
+        ('rmw_cyclonedds_cpp', 'CYCLONEDDS_URI', '', 'missing'),
+        ('rmw_zenoh_cpp', 'ZENOH_CONFIG_OVERRIDE', 'mode="client"', 'ok'),
+        ('rmw_zenoh_cpp', 'ZENOH_SESSION_CONFIG_URI', '{here}', 'ok'),
+        ('rmw_zenoh_cpp', 'ZENOH_SESSION_CONFIG_URI', '{here}.gone', 'problem'),
+        ('rmw_zenoh_cpp', 'ZENOH_CONFIG_OVERRIDE', '', 'missing'),
+        ('rmw_connextdds', 'CYCLONEDDS_URI', '', 'ok'),
+    ],
+)
+def test_settings_of_other_middleware(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rmw: str, variable: str, given: str, state: str
+) -> None:
+    (tmp_path / 'own').touch()
+    for name in ('CYCLONEDDS_URI', 'ZENOH_CONFIG_OVERRIDE', 'ZENOH_SESSION_CONFIG_URI'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, given.format(here=tmp_path / 'own'))
+    part = profile_part(rmw)
+    assert part.state == state
+    assert bool(part.remedy) == (state != 'ok')
+
+
+def test_the_settings_that_doctor_names_are_those_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ('CYCLONEDDS_URI', 'ZENOH_CONFIG_OVERRIDE', *PROFILE_VARIABLES):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)  # put back as it was when the test is over
+    remedies = [profile_part(rmw).remedy for rmw in ('rmw_cyclonedds_cpp', 'rmw_zenoh_cpp')]
+    transport.choose_settings()
+    exported = 'export -p | grep -E "CYCLONEDDS_URI|ZENOH_CONFIG_OVERRIDE"'
+    of_node = subprocess.run(['sh', '-c', exported], capture_output=True, check=True).stdout
+    for name in ('CYCLONEDDS_URI', 'ZENOH_CONFIG_OVERRIDE'):
+        monkeypatch.delenv(name)
+    commands = [remedy.removesuffix(' where camera drivers are started') for remedy in remedies]
+    script = '; '.join([*commands, exported])
+    assert subprocess.run(['sh', '-c', script], capture_output=True).stdout == of_node
