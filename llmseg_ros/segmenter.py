@@ -39,6 +39,7 @@ from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
 from llmseg_ros.segmentation import ClassResult, Gated, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
+from llmseg_ros.subclasses.packs import MAX_SUBCLASSES
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 from llmseg_ros.vocabulary import Vocabulary, describe_classes
 
@@ -129,6 +130,8 @@ class Segmenter:
             KeyError: the class is not in the list.
         """
         cleaned, messages = clean_names(names)
+        beyond, cleaned = cleaned[MAX_SUBCLASSES:], cleaned[:MAX_SUBCLASSES]
+        messages += [f'{name!a} is beyond {MAX_SUBCLASSES} subclasses: refused' for name in beyond]
         with self._updating:
             own = {name_key(entry.name): entry.name for entry in self._registry.current.classes}
             name = own[name_key(name)]

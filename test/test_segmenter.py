@@ -106,6 +106,9 @@ def test_subclasses_are_replaced_by_hand(segmenter):
     assert (cup.name, cup.subclasses, cup.source) == ('cup', ('mug',), 'typed')
     assert own.vocabulary.version == version + 1
     assert own.origin('cup') == ''
+    beyond = own.set_subclasses('cup', ['mug', 'cat', *(f'cup {index}' for index in range(99))])
+    assert beyond == ("'cup 98' is beyond 100 subclasses: refused",)
+    own.set_subclasses('cup', ['mug', 'cat'])
     own.set_classes(['cup'])
     assert own.vocabulary.classes[0].subclasses == ('mug', 'cat')
     with pytest.raises(KeyError):

@@ -22,7 +22,7 @@ def parse_request(text: str) -> Request:
         LiveError: it is none.
     """
     try:
-        request = json.loads(text)
+        request = json.loads(text, parse_int=float)  # an int can be too large for a float
     except (ValueError, RecursionError) as error:
         raise LiveError('what came over the socket is no JSON') from error
     if not isinstance(request, dict) or not isinstance(request.get('do'), str):

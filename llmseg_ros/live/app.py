@@ -24,6 +24,7 @@ from llmseg_ros.live.saving import FILES
 from llmseg_ros.live.session import LiveError, Session
 
 STATE_PERIOD_S = 1.0
+MOST_REQUESTS = 20  # waiting of one viewer
 UNACCEPTABLE, FULL = 1003, 1013  # codes of closed sockets
 
 
@@ -39,6 +40,7 @@ class LiveApp:
         self._pool = ThreadPoolExecutor(1, 'live')
         self._hub = Hub(self._on_watch)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self.asgi = Starlette(
             routes=[
                 Route('/', self._page),
@@ -118,8 +120,10 @@ class LiveApp:
             return
         viewer = self._hub.join()
         sending = asyncio.create_task(send_to(socket, viewer))
+        serving = asyncio.create_task(self._serve(viewer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
         try:
-            await self._send_state()
             while await self._receive(socket, viewer):
                 pass
         except WebSocketDisconnect:
@@ -127,6 +131,7 @@ class LiveApp:
         finally:
             self._hub.leave(viewer)
             sending.cancel()
+            viewer.requests.put_nowait(None)  # what was asked for before is still done
 
     async def _receive(self, socket: WebSocket, viewer: Viewer) -> bool:
         """Serve a request; False once the socket is closed."""
@@ -142,12 +147,21 @@ class LiveApp:
             viewer.shown()
         elif request['do'] == 'look':
             self._hub.look(viewer, request.get('looking') is not False)
+        elif viewer.requests.qsize() < MOST_REQUESTS:
+            viewer.requests.put_nowait(request)
         else:
-            loop = asyncio.get_running_loop()
-            told = await loop.run_in_executor(self._pool, serve_request, self._session, request)
-            viewer.reply(json.dumps({'done': request['do'], 'told': told}))
-            await self._send_state()
+            viewer.tell(request, 'not done: too much is asked for at once')
         return True
+
+    async def _serve(self, viewer: Viewer) -> None:
+        """Serve what a viewer asks for, while its frames go on."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(RuntimeError):  # the server is ending
+            await self._send_state()
+            while (request := await viewer.requests.get()) is not None:
+                told = await loop.run_in_executor(self._pool, serve_request, self._session, request)
+                viewer.tell(request, told)
+                await self._send_state()
 
 
 async def send_to(socket: WebSocket, viewer: Viewer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
@@ -45,8 +45,16 @@ class Guard:
             given = parse_qs(scope['query_string'].decode('ascii', 'replace')).get('token', [''])
             if not hmac.compare_digest(given[-1].encode(), self._token.encode()):
                 return 'the address lacks the token that llmseg live has printed'
-        elif urlsplit(f'//{host}').hostname not in LOOPBACK:
+        elif parts_of(f'//{host}').hostname not in LOOPBACK:
             return 'this page is for the machine it runs on: open it as localhost'
-        if scope['type'] == 'websocket' and origin and urlsplit(origin).netloc != host:
+        if scope['type'] == 'websocket' and origin and parts_of(origin).netloc != host:
             return 'a page of another site may not look in'
         return ''
+
+
+def parts_of(address: str) -> SplitResult:
+    """Return the parts of an address, all empty where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit('')

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable
+
+from llmseg_ros.live.actions import Request
 
 MOST_VIEWERS = 32
 MOST_REPLIES = 20  # waiting for one viewer
@@ -18,10 +21,12 @@ class Viewer:
 
     Attributes:
         looking: the page can be seen.
+        requests: that wait to be served; None after the last.
     """
 
     def __init__(self) -> None:
         self.looking = True
+        self.requests: asyncio.Queue[Request | None] = asyncio.Queue()
         self._ready = True
         self._frame: bytes | None = None
         self._states: dict[str, str] = {}
@@ -38,9 +43,9 @@ class Viewer:
         self._states[topic] = state
         self._changed.set()
 
-    def reply(self, text: str) -> None:
-        """Take an answer to this viewer alone."""
-        self._replies.append(text)
+    def tell(self, request: Request, told: str) -> None:
+        """Take an answer to this viewer alone; empty where all is well."""
+        self._replies.append(json.dumps({'done': request['do'], 'told': told}))
         self._changed.set()
 
     def shown(self) -> None:

@@ -18,8 +18,11 @@ import pytest
 import websocket
 import yaml
 from PIL import Image
+from starlette.applications import Starlette
 
 from llmseg_ros.config import load_config
+from llmseg_ros.live.app import MOST_REQUESTS
+from llmseg_ros.live.guard import Guard
 from llmseg_ros.live.hub import MOST_VIEWERS
 from llmseg_ros.subclasses.packs import load_pack
 
@@ -125,9 +128,18 @@ def test_other_machines_need_the_token(server: LiveServer, token: str, wrong: st
     assert token not in server.said().partition('token=')[2].partition('\n')[2]
 
 
-def test_no_page_of_another_site_looks_in(server: LiveServer, token: str) -> None:
+@pytest.mark.parametrize('origin', ['http://elsewhere.example', 'null', 'http://['])
+def test_no_page_of_another_site_looks_in(server: LiveServer, token: str, origin: str) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException, match='403'):
-        Page(server, token, origin='http://elsewhere.example')
+        Page(server, token, origin=origin)
+
+
+@pytest.mark.parametrize('host', ['', 'evil.example', '[::1', '[evil]', 'localhost.evil.example'])
+def test_on_loopback_the_host_is_loopback(host: str) -> None:
+    scope = {'type': 'http', 'query_string': b'', 'headers': [(b'host', host.encode())]}
+    assert 'open it as localhost' in Guard(Starlette(), '').refusal(scope)
+    for name in (b'localhost:8080', b'127.0.0.1', b'[::1]:8080'):
+        assert Guard(Starlette(), '').refusal({**scope, 'headers': [(b'host', name)]}) == ''
 
 
 def test_a_frame_has_all_that_the_page_shows(page: Page) -> None:
@@ -204,6 +216,10 @@ def test_nonsense_closes_the_socket(page: Page, content: str, sentence: str) -> 
         ({'do': 'subclasses', 'name': 'owl', 'names': []}, "class 'owl' is not in the list"),
         ({'do': 'threshold', 'name': 'gate.share', 'value': 'x'}, 'lacks value'),
         ({'do': 'threshold', 'name': 'gate.share', 'value': float('nan')}, 'expected 0.0 to 1.0'),
+        (
+            {'do': 'threshold', 'name': 'gate.share', 'value': 10**400},
+            'is inf, expected 0.0 to 1.0',
+        ),
         ({'do': 'threshold', 'name': 'encoder.name', 'value': 1}, "no threshold 'encoder.name'"),
         ({'do': 'pause', 'paused': 1}, 'lacks paused'),
     ],
@@ -213,6 +229,23 @@ def test_a_bad_request_is_answered_in_a_sentence(
 ) -> None:
     assert sentence in page.ask(**request_)
     assert page.frame()
+
+
+def test_frames_go_on_while_much_is_asked_for(page: Page) -> None:
+    asked = MOST_REQUESTS + 5
+    for number in range(asked):
+        names = [f'kind {number} {index}' for index in range(50)] if number < 6 else []
+        page.send(do='subclasses', name='person', names=names)
+    frames, told = 0, []
+    while len(told) < asked:
+        found = page.receive()
+        if isinstance(found, dict):
+            told.append(found['told'])
+        else:
+            page.send(do='shown')
+            frames += 1
+    assert frames >= 3
+    assert 'not done: too much is asked for at once' in told
 
 
 def test_of_many_refusals_few_are_told(page: Page) -> None:
