@@ -11,7 +11,7 @@ from llmseg_ros.classes import clean_names, name_key
 from llmseg_ros.live.session import LiveError, Session
 from llmseg_ros.settings import ConfigError
 
-MOST_SENTENCES = 8  # of refusals in one answer
+MOST_SENTENCES = 8  # of refusals in one answer, and of notes in a state
 Request = Mapping[str, Any]
 
 
@@ -36,7 +36,7 @@ def serve_request(session: Session, request: Request) -> str:
     try:
         if action is None:
             raise LiveError(f'there is no {request["do"][:40]!a} to do')
-        return in_few_sentences(action(session, request))
+        return '; '.join(few_sentences(action(session, request)))
     except (LiveError, ConfigError) as error:
         return str(error)
     except Exception as error:  # whatever the encoder raises is told to whoever asked
@@ -100,11 +100,10 @@ def step(session: Session, request: Request) -> Sequence[str]:
     return ()
 
 
-def in_few_sentences(messages: Sequence[str]) -> str:
-    """Join messages; of very many only the first."""
+def few_sentences(messages: Sequence[str]) -> list[str]:
+    """Return messages; of very many only the first, and how many more there are."""
     more = len(messages) - MOST_SENTENCES
-    shown = [*messages[:MOST_SENTENCES], *([f'and {more} more'] if more > 0 else [])]
-    return '; '.join(shown)
+    return [*messages[:MOST_SENTENCES], *([f'and {more} more'] if more > 0 else [])]
 
 
 ACTIONS: Mapping[str, Callable[[Session, Request], Sequence[str]]] = {

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from llmseg_ros.live.actions import parse_request, serve_request
+from llmseg_ros.live.actions import few_sentences, parse_request, serve_request
 from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
 from llmseg_ros.live.hub import Hub, Viewer
@@ -88,6 +88,7 @@ class LiveApp:
             trouble = f'{type(error).__name__}: {error}'
             self._hub.send_state('state', json.dumps({'trouble': trouble}))
             return
+        state['notes'] = few_sentences(state['notes'])
         classes = {'classes': state.pop('classes'), 'kind': state['kind']}  # long, seldom new
         self._hub.send_state('classes', json.dumps(classes))
         self._hub.send_state('state', json.dumps({'state': state}))

@@ -103,7 +103,7 @@ class NodeSession:
         self._subscriptions: list[Any] = []
         self._label_map = LabelMap()
         self._status: DiagnosticStatus | None = None
-        self._heard = 0.0
+        self._heard = time.monotonic()  # it has just been found
         self._config = SegmenterConfig()
         self._paused = False
         self._steps = 0
@@ -163,7 +163,7 @@ class NodeSession:
 
     def set_classes(self, names: Sequence[str]) -> Sequence[str]:
         """Replace the class list by the node's service."""
-        if not self._classes.wait_for_service(1.0):
+        if self._is_silent() or not self._classes.wait_for_service(1.0):
             raise LiveError(f'the node {self._name} is gone')
         answer = self._wait(self._classes.call_async(SetClasses.Request(names=list(names))))
         self._label_map = answer.label_map
@@ -252,17 +252,20 @@ class NodeSession:
         self._on_frame(frame)
 
     def _problem(self) -> str:
-        if time.monotonic() - self._heard > SILENT_S:
+        if self._is_silent():
             return f'the node {self._name} is silent: it has ended, or the network is gone'
         if self._status is not None and self._status.level != DiagnosticStatus.OK:
             return str(self._status.message)
         return self._trouble
 
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self._heard > SILENT_S
+
     def _wait(self, future: Any, timeout_s: float = ANSWER_S) -> Any:
         return self._graph.wait_for(future, timeout_s)
 
     def _require_parameters(self) -> None:
-        if not self._parameters.services_are_ready():
+        if self._is_silent() or not self._parameters.services_are_ready():
             raise LiveError(f'the node {self._name} is gone')
 
     def _parameter_values(
@@ -276,7 +279,7 @@ class NodeSession:
 
     def _ask_for_thresholds(self) -> None:
         """Read the thresholds where the node is there to tell."""
-        if self._parameters.services_are_ready():
+        if not self._is_silent() and self._parameters.services_are_ready():
             with contextlib.suppress(LiveError):  # it is busy: what is known is shown
                 self._read_thresholds(SOON_S)
 

@@ -244,6 +244,18 @@ def test_of_many_refusals_few_are_told(page: Page) -> None:
     assert told.endswith('and 492 more')
 
 
+def test_of_many_notes_few_are_sent(page: Page) -> None:
+    strange = [5 * chr(0x5D0 + index) for index in range(12)]  # words of Hebrew letters
+    page.ask(do='add', names=','.join(strange))
+    while strange[-1] not in page.classes:
+        page.frame()
+    while not page.state['notes']:
+        page.frame()
+    assert page.state['notes'][-1] == 'and 4 more'
+    for name in strange:
+        page.ask(do='drop', name=name)
+
+
 def test_what_is_saved_can_be_used(
     server: LiveServer, token: str, page: Page, tmp_path: Path
 ) -> None:

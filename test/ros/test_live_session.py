@@ -83,14 +83,21 @@ def test_a_running_node_is_shown_and_asked(session: NodeSession, peer: Any, tmp_
     peer.spin_until(lambda: not peer.node.count_subscribers('/seg/overlay'))
 
 
-def test_a_node_that_is_not_there_is_told(graph: None) -> None:
+def test_a_node_that_is_not_there_is_told(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is silent, at once."""
+    monkeypatch.setattr('llmseg_ros.ros.live_session.SILENT_S', 0.8)
     own = Graph()
     session = NodeSession(own, '/nowhere')
     session.start(lambda _: None)
     try:
-        assert '/nowhere is silent' in session.describe()['trouble']
+        assert session.describe()['trouble'] == ''
         with pytest.raises(LiveError, match='is gone'):
             session.set_classes(['cat'])
+        assert '/nowhere is silent' in session.describe()['trouble']
+        begin = time.monotonic()
+        with pytest.raises(LiveError, match='is gone'):
+            session.set_classes(['cat'])
+        assert time.monotonic() - begin < 0.5
         with pytest.raises(LiveError, match='is gone'):
             session.settings()
     finally:
