@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from llmseg_ros.live.guard import Guard
 
 from ..helpers.browser import needs_chromium, opened_browser, show
 from .conftest import LiveServer
@@ -138,6 +145,14 @@ def test_hostile_names_are_text(page: Any) -> None:
         remove(page, name)
 
 
+def test_a_tall_picture_fits_a_phone(page: Any) -> None:
+    show(page, page.current_url, 390, height=800)
+    until(page, lambda: shown(page) > 0)
+    tall = 'canvas.style.setProperty("--aspect", 0.1); return canvas.getBoundingClientRect().width'
+    assert page.execute_script(tall) == pytest.approx(0.72 * 800 * 0.1, abs=1)
+    show(page, page.current_url)
+
+
 def test_a_pixel_is_read_and_its_class_shown_as_heat(page: Any) -> None:
     add(page, 'cat')
     until(page, lambda: chips(page).get('cat', (0, ''))[0] > 5)
@@ -227,12 +242,27 @@ def test_page_says_that_the_server_is_gone_and_comes_back(page: Any, server: Liv
     until(page, lambda: 'server is gone' in text_of(page, 'status'))
     add(page, 'cat')
     assert 'not sent' in text_of(page, 'told')
+    with refusing_server(server.port):
+        until(page, lambda: 'lacks the token' in text_of(page, 'status'))
     server.start()
     server.wait()
     until(page, lambda: text_of(page, 'status') == 'live')
     until(page, lambda: list(chips(page)) == ['zebra'])
     errors = [line['message'] for line in page.get_log('browser') if line['level'] == 'SEVERE']
-    assert all('WebSocket connection' in message for message in errors)
+    expected = ('WebSocket connection', 'ERR_CONNECTION_REFUSED', '403 (Forbidden)')
+    assert all(any(text in message for text in expected) for message in errors)
+
+
+@contextmanager
+def refusing_server(port: int) -> Iterator[None]:
+    """Serve what a page without the token sees."""
+    app = Starlette(middleware=[Middleware(Guard, token='another')])
+    refusing = uvicorn.Server(uvicorn.Config(app, port=port, ws='wsproto', log_level='error'))
+    thread = threading.Thread(target=refusing.run)
+    thread.start()
+    yield
+    refusing.should_exit = True
+    thread.join()
 
 
 def test_ctrl_c_ends_it(page: Any, server: LiveServer) -> None:

@@ -57,18 +57,32 @@ function connect() {
   socket.binaryType = 'arraybuffer';
   link.socket = socket;
   socket.addEventListener('open', () => {
-    link.wait = FIRST_WAIT_MS;
     list.key = '';
-    say('live', 'live');
     tellLooking();
   });
-  socket.addEventListener('message', receive);
-  socket.addEventListener('close', (event) => {
-    const reason = event.reason || 'the server is gone';
-    say(`${reason}; trying again`, 'gone');
+  socket.addEventListener('message', (event) => {
+    link.wait = FIRST_WAIT_MS;
+    receive(event);
+  });
+  socket.addEventListener('close', async (event) => {
     setTimeout(connect, link.wait);
     link.wait = Math.min(2 * link.wait, LONGEST_WAIT_MS);
+    say(`${event.reason || 'the server is gone'}; trying again`, 'gone');
+    const refusal = event.reason ? '' : await refusalOfPage();
+    if (refusal && socket === link.socket) {
+      say(refusal, 'gone');
+    }
   });
+}
+
+// A server that was started anew has another token, which a closed socket does not tell.
+async function refusalOfPage() {
+  try {
+    const answer = await fetch(location.href, { cache: 'no-store' });
+    return answer.ok ? '' : await answer.text();
+  } catch {
+    return '';
+  }
 }
 
 for (const anchor of document.querySelectorAll('a.button')) {
