@@ -115,6 +115,7 @@ class FrameReader:
                     pace.restart(frame.stamp)
                 if self._closed:
                     return True
+                self.notes = tuple(source.notes)
                 self._take(TakenFrame(frame, time.monotonic()))
                 seen += 1
                 self.trouble = ''

@@ -98,6 +98,7 @@ def test_paused_a_frame_comes_for_every_step() -> None:
     reading = Reading(Pictures(100, rate=20.0))
     reading.reader.watch(True)
     reading.until(1)
+    assert reading.reader.notes == ('the file may be cut off',)  # not only after the last frame
     reading.reader.pause(True)
     time.sleep(0.1)
     count = len(reading.taken)
