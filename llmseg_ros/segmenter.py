@@ -137,7 +137,9 @@ class Segmenter:
             name = own[name_key(name)]
             self._resolver.know(name, Subclasses(tuple(cleaned), 'typed'))
             self.vocabulary = self._describe(self._registry.renew(), self.config)
-        return tuple(messages)
+            kept = next(item.subclasses for item in self.vocabulary.classes if item.name == name)
+        lost = [item for item in cleaned if item not in kept]
+        return (*messages, *(f'{item!a} is a class, or repeats a name: left out' for item in lost))
 
     def origin(self, name: str) -> str:
         """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
