@@ -25,6 +25,12 @@ from llmseg_ros.live.session import LiveError, Session
 
 STATE_PERIOD_S = 1.0
 MOST_REQUESTS = 20  # waiting of one viewer
+PRIVATE = {
+    'Cache-Control': 'no-store',
+    'Cross-Origin-Resource-Policy': 'same-origin',  # no picture in a page of another site
+    'Referrer-Policy': 'no-referrer',
+    'X-Content-Type-Options': 'nosniff',
+}
 UNACCEPTABLE, FULL = 1003, 1013  # codes of closed sockets
 
 
@@ -95,13 +101,7 @@ class LiveApp:
 
     async def _page(self, request: Request) -> Response:
         html, policy = render_page()
-        headers = {
-            'Content-Security-Policy': policy,
-            'Cache-Control': 'no-store',
-            'Referrer-Policy': 'no-referrer',
-            'X-Content-Type-Options': 'nosniff',
-        }
-        return HTMLResponse(html, headers=headers)
+        return HTMLResponse(html, headers={'Content-Security-Policy': policy, **PRIVATE})
 
     async def _save(self, request: Request) -> Response:
         make = FILES.get(request.path_params['name'])
@@ -112,7 +112,7 @@ class LiveApp:
             kind, content = await loop.run_in_executor(self._pool, make, self._session)
         except LiveError as error:
             return PlainTextResponse(f'{error}\n', status_code=409)
-        return Response(content, media_type=kind, headers={'Cache-Control': 'no-store'})
+        return Response(content, media_type=kind, headers=PRIVATE)
 
     async def _socket(self, socket: WebSocket) -> None:
         await socket.accept()

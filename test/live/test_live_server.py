@@ -111,6 +111,7 @@ def fetch(server: LiveServer, path: str, token: str = '') -> bytes:
     query = f'?token={token}' if token else ''
     address = f'http://127.0.0.1:{server.port}/{path}{query}'
     with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:
+        assert answer.headers['Cross-Origin-Resource-Policy'] == 'same-origin'
         return answer.read()
 
 

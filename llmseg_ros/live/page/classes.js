@@ -59,8 +59,8 @@ function subclassesOf(item) {
     form.addEventListener('submit', (event) => {
       event.preventDefault();
       const typed = input.value.split(/[,;\n]/).filter((name) => name.trim());
-      if (typed.length) {
-        set([...item.subclasses, ...typed]);
+      if (typed.length && set([...item.subclasses, ...typed])) {
+        input.value = '';
       }
     });
     box.append(form);
@@ -110,6 +110,14 @@ function fillHeatClasses(classes) {
   }
 }
 
+function draftInputs() {
+  return [...chips.querySelectorAll('.add-subclass input')];
+}
+
+function chipIdOf(input) {
+  return input.closest('li').dataset.id;
+}
+
 function showClasses(classes, canEdit) {
   const key = JSON.stringify([classes, canEdit]);
   if (key === list.key) {
@@ -119,7 +127,11 @@ function showClasses(classes, canEdit) {
   list.canEdit = canEdit;
   look.names = new Map(classes.map((item) => [item.id, item.name]));
   const typing = document.activeElement?.closest?.('#chips li')?.dataset.id;
+  const drafts = new Map(draftInputs().map((input) => [chipIdOf(input), input.value]));
   chips.replaceChildren(...classes.map(chipOf));
+  for (const input of draftInputs()) {
+    input.value = drafts.get(chipIdOf(input)) || '';
+  }
   if (typing) {
     chips.querySelector(`li[data-id="${CSS.escape(typing)}"] input`)?.focus();
   }
