@@ -161,7 +161,9 @@ def named_source(source: str, config: Path | None, topic: str) -> LiveSource:
 
     sixteen_bit = load_config(resolve_config(config)).images.sixteen_bit
     opened = partial(open_source, source, topic, sixteen_bit)
-    opened().close()
+    with opened() as first:
+        if topic and first.kind != 'bag':
+            raise typer.BadParameter('--image is for a bag')
     return LiveSource(printable(source), opened)
 
 

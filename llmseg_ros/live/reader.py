@@ -11,6 +11,7 @@ from typing import NamedTuple
 from llmseg_ros.frame_sources import FrameSource, TimedFrame
 
 LATE_S = 1.0  # behind the stamps, by which a source is followed from now on
+LONGEST_WAIT_S = 5.0  # for a frame: a bag was paused, or its clock was set
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,10 @@ class Pace:
         self._offset = time.monotonic() - stamp
 
     def due_in(self, stamp: float) -> float:
-        """Return the seconds until a frame is due; one that is very late is due now."""
+        """Return the seconds until a frame is due, [0, 5]; one that is very late is due now."""
         wait = stamp + self._offset - time.monotonic()
         if wait < -LATE_S:
             self.restart(stamp)
-        return max(0.0, wait)
+        elif wait > LONGEST_WAIT_S:
+            self._offset -= wait - LONGEST_WAIT_S
+        return min(max(0.0, wait), LONGEST_WAIT_S)

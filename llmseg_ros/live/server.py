@@ -29,6 +29,8 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.create_server((host, port), family=family)
+    except UnicodeError as error:
+        raise LiveError(f'--host {host[:40]!a} is no address') from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             reason = f'port {port} is in use: give another with --port, or end what uses it'

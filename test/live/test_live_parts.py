@@ -21,7 +21,7 @@ from llmseg_ros.live.actions import serve_request
 from llmseg_ros.live.frames import LiveFrame, encode_frame
 from llmseg_ros.live.guard import Guard
 from llmseg_ros.live.hub import Hub
-from llmseg_ros.live.reader import FrameReader, LiveSource, TakenFrame
+from llmseg_ros.live.reader import LONGEST_WAIT_S, FrameReader, LiveSource, Pace, TakenFrame
 
 from ..helpers.commands import llmseg
 
@@ -118,6 +118,17 @@ def test_frames_keep_the_distance_of_their_stamps() -> None:
     reading.reader.close()
 
 
+def test_a_gap_of_years_in_the_stamps_is_waited_for_a_little() -> None:
+    pace = Pace()
+    pace.restart(0.0)
+    assert pace.due_in(1.7e9) == LONGEST_WAIT_S
+    assert pace.due_in(1.7e9 + 0.5) == LONGEST_WAIT_S  # as a frame a half second after that
+    pace.restart(1.7e9)
+    assert 0.4 < pace.due_in(1.7e9 + 0.5) <= 0.5
+    assert pace.due_in(0.0) == 0.0
+    assert 0.4 < pace.due_in(0.5) <= 0.5
+
+
 def test_a_source_that_fails_says_why_and_is_begun_again_when_asked() -> None:
     pictures = Pictures(9, fails_at=2)
     reading = Reading(pictures)
@@ -139,6 +150,9 @@ def test_a_source_that_fails_says_why_and_is_begun_again_when_asked() -> None:
         ('127.0.0.1', False),
         ('[::1]:8080', False),
         ('evil.example', True),
+        ('', True),
+        ('[::1', True),
+        ('[evil]', True),
     ],
 )
 def test_on_loopback_the_address_is_too(host: str, refused: bool) -> None:
@@ -157,6 +171,7 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys: pytest.Capture
     ('arguments', 'sentence'),
     [
         (('--host', 'nowhere.invalid'), '--host nowhere.invalid:'),
+        (('--host', 'w' * 70), "ww' is no address"),
         (('91',), 'there is no camera /dev/video91'),
         (('gone.mp4',), 'gone.mp4 does not exist'),
         (('cut.mp4',), 'cut.mp4 is no video that can be read'),
@@ -180,8 +195,15 @@ def test_what_can_not_be_shown_is_told_in_a_sentence(
     assert error.count('\n') == 1
 
 
-@pytest.mark.parametrize('arguments', [('--image', '/eye'), ('clip.mp4', '--node', 'seg')])
-def test_an_option_of_another_source_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    'arguments',
+    [('--image', '/eye'), ('cup.png', '--image', '/eye'), ('clip.mp4', '--node', 'seg')],
+)
+def test_an_option_of_another_source_is_wrong_usage(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new('RGB', (8, 8)).save('cup.png')
     with socket.create_server(('127.0.0.1', 0)) as free:
         port = free.getsockname()[1]
     assert llmseg('live', *arguments, '--port', port) == 2
