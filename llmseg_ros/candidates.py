@@ -24,6 +24,7 @@ from llmseg_ros.method.presence import (
 )
 from llmseg_ros.method.refine import Labels, refine, refine_names
 from llmseg_ros.method.rivals import rival_map
+from llmseg_ros.method.seen import add_seen_things
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.segmentation import ClassMaps, Gated
 from llmseg_ros.vocabulary import Vocabulary
@@ -117,9 +118,11 @@ def fuse_candidates(
     if features.axes is not None:
         patches_hwd = average_windows(patches_hwd, features.axes)
     names = describe_candidates(vocabulary, candidates)
-    maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
     rivals_hw = None
     evidence_e, things = features.evidence_e, vocabulary.things
+    if evidence_e is not None and things is not None:
+        names = add_seen_things(*names, evidence_e, things, candidates)
+    maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
     if background.rivals and evidence_e is not None and things is not None:
         rivals_hw = rival_map(
             patches_hwd, evidence_e, scores_c, things, candidates, background.rivals

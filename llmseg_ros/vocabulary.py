@@ -111,6 +111,10 @@ def describe_classes(
             descriptors_cnd, members_cn, membership_ce, encoder.things_ed
         )
         things = relate_things(membership_ce, encoder.things_ed, descriptors_cnd)
+        by_others = encoder.told_by_others(called)
+        if any(by_others):
+            by_others_c = torch.tensor(by_others, device=membership_ce.device)
+            things = things._replace(by_others_c=by_others_c)
         if in_gate:
             gate_ge = encoder.encode_membership([ClassNames(name) for name in in_gate])
     return Vocabulary(
