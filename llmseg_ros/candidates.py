@@ -51,7 +51,9 @@ def find_candidates(
         scores_c = presence_scores(pooled_d, *sets, gate)
     held_c = held_classes(vocabulary, previous, scores_c.device)
     if gate.name != 'simseg' or not gate.background:
-        return scores_c, select_candidates(scores_c, gate, held_c)
+        return scores_c, strong_enough(
+            select_candidates(scores_c, gate, held_c), scores_c, vocabulary
+        )
     background_e = vocabulary.gate_background_e
     if background_e is None:
         raise ValueError('gate.background needs a segmenter that is configured with it')
@@ -62,7 +64,19 @@ def find_candidates(
     if held_c is not None:
         held_c = torch.nn.functional.pad(held_c, (1, 0))
     index_k, valid_k = select_candidates(torch.cat([background_1, scores_c]), gate, held_c)
-    return scores_c, Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
+    candidates = Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
+    return scores_c, strong_enough(candidates, scores_c, vocabulary)
+
+
+def strong_enough(
+    candidates: Candidates, scores_c: torch.Tensor, vocabulary: Vocabulary
+) -> Candidates:
+    """Leave out the candidates whose (c,) score is below the least of their class's rule."""
+    least_c = vocabulary.minimum_scores_c
+    if least_c is None:
+        return candidates
+    enough_k = (scores_c >= least_c)[candidates.index_k]
+    return Candidates(candidates.index_k, candidates.valid_k & enough_k)
 
 
 def fuse_candidates(
@@ -169,7 +183,7 @@ def held_classes(
 
     if previous is None:
         return None
-    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.classes])
+    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.described])
     return held_c.to(device, non_blocking=True)
 
 

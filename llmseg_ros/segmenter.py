@@ -19,7 +19,8 @@ from llmseg_ros.candidates import (
     order_by_size,
     refine_fused,
 )
-from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate
+from llmseg_ros.class_rules import Given, Rules, clean_rules
+from llmseg_ros.classes import BACKGROUND_ID, ClassRegistry, ClassUpdate, name_key
 from llmseg_ros.config import (
     SegmenterConfig,
     load_config,
@@ -64,6 +65,7 @@ class Segmenter:
         registry: ClassRegistry | None = None,
         encoder: Encoder | None = None,
         resolver: Resolver | None = None,
+        rules: Given = (),
     ) -> None:
         """Load the encoder and describe the classes.
 
@@ -73,6 +75,7 @@ class Segmenter:
             registry: to share ids and versions with a segmenter before this one.
             encoder: to share one that is loaded, else the configured one is.
             resolver: of subclasses, else one as configured.
+            rules: of classes to begin with, as `set_classes` has them.
 
         Raises:
             EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -83,7 +86,8 @@ class Segmenter:
         self._resolver = Resolver(config.subclasses) if resolver is None else resolver
         self._updating = threading.Lock()
         self.on_new_subclasses: Callable[[], None] | None = None
-        self.set_classes(classes)
+        self._rules: Rules = {}
+        self.set_classes(classes, rules)
 
     @classmethod
     def from_config(cls, path: str | Path, classes: Iterable[str] = ()) -> Segmenter:
@@ -95,21 +99,35 @@ class Segmenter:
         """
         return cls(load_config(path), classes)
 
-    def set_classes(self, names: Iterable[str]) -> ClassUpdate:
+    def set_classes(self, names: Iterable[str], rules: Given = ()) -> ClassUpdate:
         """Describe a new class list and put it in force between two frames.
 
         A class without known subclasses stands under its own name until the language model, asked
         in the background where one is set, has answered.
+
+        Args:
+            names: of the classes.
+            rules: names of classes and what counts for them alone, by ClassRule's attributes.
         """
         with self._updating:
+            before = self._registry.current.version
             update = self._registry.update(names)
+            cleaned = clean_rules(rules, [entry.name for entry in update.classes])
+            messages = (*update.messages, *cleaned.messages)
+            if cleaned.rules != self._rules and update.version == before:
+                update = self._registry.renew()
+            self._rules = cleaned.rules
             self._resolver.resolve_all(
                 [entry.name for entry in update.classes], self._take_subclasses
             )
             self.vocabulary = self._describe(update, self.config)
             names = [entry.name for entry in update.classes]
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
-            return dataclasses.replace(update, messages=(*update.messages, *self.notes))
+            return dataclasses.replace(
+                update,
+                messages=(*messages, *self.notes),
+                rules_refused=bool(cleaned.messages),
+            )
 
     @property
     def asking(self) -> AskingStatus:
@@ -131,7 +149,7 @@ class Segmenter:
             self.on_new_subclasses()
 
     def _describe(self, update: ClassUpdate, config: SegmenterConfig) -> Vocabulary:
-        return describe_classes(update, config, self.encoder, self._resolver)
+        return describe_classes(update, config, self.encoder, self._resolver, self._rules)
 
     def reconfigure(self, config: SegmenterConfig) -> None:
         """Take on new settings between two frames; slow where they are the encoder's.
@@ -223,6 +241,7 @@ class Segmenter:
             )
             ids_k = label_ids(vocabulary, candidates.index_k.cpu().numpy())
             labels_hw = ids_k[best_hw]
+            labels_hw, confidence_hw = without_small_classes(vocabulary, labels_hw, confidence_hw)
         clock.lap('refine')
         return Segmentation(
             labels_hw,
@@ -266,8 +285,29 @@ def background_only(
 
 def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Return the (k + 1,) ids of background and the candidates."""
-    ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
+    ids = [BACKGROUND_ID, *(vocabulary.described[index].id for index in index_k)]
     return np.array(ids, dtype=np.uint16)
+
+
+def without_small_classes(
+    vocabulary: Vocabulary, labels_hw: NDArray[np.uint16], confidence_hw: NDArray[np.float32]
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Make background of the classes with fewer pixels than their rule asks for.
+
+    The confidence of those pixels is the probability that the class is not there.
+    """
+    least = {
+        item.id: rule.minimum_area
+        for item in vocabulary.classes
+        if (rule := vocabulary.rules.get(name_key(item.name))) and rule.minimum_area
+    }
+    if not least:
+        return labels_hw, confidence_hw
+    areas = np.bincount(labels_hw.ravel(), minlength=max(least) + 1)
+    small = [number for number, area in least.items() if 0 < areas[number] < area]
+    mask = np.isin(labels_hw, small)
+    labels = np.where(mask, np.uint16(BACKGROUND_ID), labels_hw)
+    return labels, np.where(mask, 1 - confidence_hw, confidence_hw)
 
 
 def class_results(
@@ -278,7 +318,8 @@ def class_results(
 
     found = set(np.flatnonzero(np.bincount(labels_hw.ravel())).tolist())
     results = []
-    for item, score in zip(vocabulary.classes, scores_c, strict=True):
+    scores_of_classes = scores_c[: len(vocabulary.classes)]  # after them come those of `never`
+    for item, score in zip(vocabulary.classes, scores_of_classes, strict=True):
         area, box = 0, (0, 0, 0, 0)
         if item.id in found:
             mask = (labels_hw == item.id).view(np.uint8)

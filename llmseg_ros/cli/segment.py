@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llmseg_ros.class_rules import Given
     from llmseg_ros.segmentation import Segmentation
     from llmseg_ros.segmenter import Segmenter
 
@@ -63,12 +64,13 @@ def segment(
     Example:
       llmseg segment photos/ --classes "cat, sofa" --out result --json result.json
     """
-    names = parse_classes(classes)
+    rules: list[tuple[str, Mapping[str, Any]]] = []
+    names = parse_classes(classes, rules)
     paths = find_images(images, out)
     stems = [out / stem for stem in output_stems(paths)]
     refuse_overwriting(paths, stems)
     out.mkdir(parents=True, exist_ok=True)
-    segmenter = load_segmenter(resolve_config(config), names)
+    segmenter = load_segmenter(resolve_config(config), names, rules)
     results: list[dict[str, Any]] = []
     for path, stem in track(list(zip(paths, stems, strict=True)), 'segmenting'):
         try:
@@ -195,16 +197,19 @@ def read_image(path: Path, sixteen_bit: str = 'high_byte') -> NDArray[np.uint8]:
     return read_image_file(path, sixteen_bit)
 
 
-def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
-    """Load the model for classes, saying on stderr what was refused.
+def load_segmenter(config: Path, names: Sequence[str], rules: Given = ()) -> Segmenter:
+    """Load the model for classes and their rules, saying on stderr which names were refused.
 
     Where a language model is set it is asked for what is missing, and waited for, so that every
     image sees the same subclasses; without an answer the classes stand under what is known.
     """
+    from llmseg_ros.class_rules import clean_rules
     from llmseg_ros.config import load_config
     from llmseg_ros.evaluation.variants import SubclassesError, load_with_known, look_up_subclasses
 
     accepted = accepted_names(names)
+    if refused := clean_rules(rules, accepted).messages:
+        raise CommandError('; '.join(refused))
     settings = load_config(config)
     try:
         settings, known = look_up_subclasses(settings, accepted, progress)
@@ -214,6 +219,8 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
         settings, known = look_up_subclasses(settings, accepted, progress)
     with waiting('loading the model'):
         segmenter = load_with_known(settings, accepted, known)
+        if rules:
+            segmenter.set_classes(accepted, rules)
     for sentence in segmenter.notes:
         note(sentence)
     return segmenter
