@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.classes import BACKGROUND_ID
+from llmseg_ros.classes import BACKGROUND_ID, name_key
 from llmseg_ros.config import BackgroundConfig, FusionConfig, GateConfig, SegmenterConfig
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.method.background import BY_WORDS, label_logits
@@ -24,6 +24,7 @@ from llmseg_ros.method.presence import (
 )
 from llmseg_ros.method.refine import Labels, refine, refine_names
 from llmseg_ros.method.rivals import rival_map
+from llmseg_ros.method.seen import add_seen_things
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.segmentation import ClassMaps, Gated
 from llmseg_ros.vocabulary import Vocabulary
@@ -61,7 +62,7 @@ class Found:
 
     @cached_property
     def candidates(self) -> frozenset[int]:
-        """Ids of the classes that passed the gate, for the gate of the next frame."""
+        """Ids of what passed the gate, as a Segmentation has them."""
         if self.passed is None:
             return frozenset()
         ids_k = label_ids(self.vocabulary, self.passed.index_k.cpu().numpy())
@@ -90,7 +91,9 @@ def find_candidates(
         scores_c = presence_scores(pooled_d, *sets, gate)
     held_c = held_classes(vocabulary, previous, scores_c.device)
     if gate.name != 'simseg' or not gate.background:
-        return scores_c, select_candidates(scores_c, gate, held_c)
+        return scores_c, strong_enough(
+            select_candidates(scores_c, gate, held_c), scores_c, vocabulary
+        )
     background_e = vocabulary.gate_background_e
     if background_e is None:
         raise ValueError('gate.background needs a segmenter that is configured with it')
@@ -101,7 +104,19 @@ def find_candidates(
     if held_c is not None:
         held_c = torch.nn.functional.pad(held_c, (1, 0))
     index_k, valid_k = select_candidates(torch.cat([background_1, scores_c]), gate, held_c)
-    return scores_c, Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
+    candidates = Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
+    return scores_c, strong_enough(candidates, scores_c, vocabulary)
+
+
+def strong_enough(
+    candidates: Candidates, scores_c: torch.Tensor, vocabulary: Vocabulary
+) -> Candidates:
+    """Leave out the candidates whose (c,) score is below the least of their class's rule."""
+    least_c = vocabulary.minimum_scores_c
+    if least_c is None:
+        return candidates
+    enough_k = (scores_c >= least_c)[candidates.index_k]
+    return Candidates(candidates.index_k, candidates.valid_k & enough_k)
 
 
 def fuse_candidates(
@@ -117,9 +132,11 @@ def fuse_candidates(
     if features.axes is not None:
         patches_hwd = average_windows(patches_hwd, features.axes)
     names = describe_candidates(vocabulary, candidates)
-    maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
     rivals_hw = None
     evidence_e, things = features.evidence_e, vocabulary.things
+    if evidence_e is not None and things is not None:
+        names = add_seen_things(*names, evidence_e, things, candidates)
+    maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
     if background.rivals and evidence_e is not None and things is not None:
         rivals_hw = rival_map(
             patches_hwd, evidence_e, scores_c, things, candidates, background.rivals
@@ -202,8 +219,29 @@ def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
 
 def label_ids(vocabulary: Vocabulary, index_k: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Return the (k + 1,) ids of background and the candidates."""
-    ids = [BACKGROUND_ID, *(vocabulary.classes[index].id for index in index_k)]
+    ids = [BACKGROUND_ID, *(vocabulary.described[index].id for index in index_k)]
     return np.array(ids, dtype=np.uint16)
+
+
+def without_small_classes(
+    vocabulary: Vocabulary, labels_hw: NDArray[np.uint16], confidence_hw: NDArray[np.float32]
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Make background of the classes with fewer pixels than their rule asks for.
+
+    The confidence of those pixels is the probability that the class is not there.
+    """
+    least = {
+        item.id: rule.minimum_area
+        for item in vocabulary.classes
+        if (rule := vocabulary.rules.get(name_key(item.name))) and rule.minimum_area
+    }
+    if not least:
+        return labels_hw, confidence_hw
+    areas = np.bincount(labels_hw.ravel(), minlength=max(least) + 1)
+    small = [number for number, area in least.items() if 0 < areas[number] < area]
+    mask = np.isin(labels_hw, small)
+    labels = np.where(mask, np.uint16(BACKGROUND_ID), labels_hw)
+    return labels, np.where(mask, 1 - confidence_hw, confidence_hw)
 
 
 def candidate_maps(found: Found) -> ClassMaps | None:
@@ -219,8 +257,12 @@ def candidate_maps(found: Found) -> ClassMaps | None:
         else:
             logits_khw = found.fused
         probabilities_khw = logits_khw.softmax(dim=0).float().cpu().numpy()
+    ids_k = label_ids(found.vocabulary, found.passed.index_k.cpu().numpy())
+    is_class_k = ids_k != BACKGROUND_ID
+    background_1hw = probabilities_khw[~is_class_k].sum(axis=0, keepdims=True)  # with `never`
     return ClassMaps(
-        label_ids(found.vocabulary, found.passed.index_k.cpu().numpy()), probabilities_khw
+        np.append(BACKGROUND_ID, ids_k[is_class_k]).astype(np.uint16),
+        np.concatenate([background_1hw, probabilities_khw[is_class_k]]),
     )
 
 
@@ -232,7 +274,7 @@ def held_classes(
 
     if previous is None:
         return None
-    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.classes])
+    held_c = torch.tensor([item.id in previous.candidates for item in vocabulary.described])
     return held_c.to(device, non_blocking=True)
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from llmseg_ros.class_rules import FIELDS, Given
+
 MAX_BYTES = 1_000_000
 WHAT_IT_IS = 'a class file has one name a line, or is YAML or JSON with a list of names'
 NAME_KEYS = ('names', 'classes', 'labels', 'categories', 'id2label', 'label2id')
@@ -65,6 +67,16 @@ def read_class_file(path: Path) -> ClassFile:
         ClassFileError: it is something else, has no names, or is larger than 1 MB.
         OSError: it can't be read.
     """
+    return read_classes_and_rules(path)[0]
+
+
+def read_classes_and_rules(path: Path) -> tuple[ClassFile, Given]:
+    """Read a class file, and the rules in the entries of one in YAML or JSON, not yet checked.
+
+    Raises:
+        ClassFileError: as `read_class_file`.
+        OSError: it can't be read.
+    """
     with path.open('rb') as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -74,10 +86,11 @@ def read_class_file(path: Path) -> ClassFile:
         text = content.decode('utf-16' if wide else 'utf-8-sig')
     except UnicodeDecodeError as error:
         raise ClassFileError(f'is not UTF-8 text; {WHAT_IT_IS}') from error
-    found = parse_class_file(text, path.suffix.lower())
+    suffix = path.suffix.lower()
+    found = parse_class_file(text, suffix)
     if not found.names:
         raise ClassFileError(f'is empty, it has no class names; {WHAT_IT_IS}')
-    return found
+    return found, [rule for data in data_in(text, suffix) for rule in rules_of(data)]
 
 
 def parse_class_file(text: str, suffix: str = '') -> ClassFile:
@@ -86,14 +99,25 @@ def parse_class_file(text: str, suffix: str = '') -> ClassFile:
     Raises:
         ClassFileError: it is no class file.
     """
-    if suffix == '.json':
-        return from_data(parsed(json.loads, text, 'JSON'))
-    if suffix in ('.yaml', '.yml') or YAML_START.match(LEFT_OUT.sub('', text)):
-        return from_data(parsed(yaml.safe_load, text, 'YAML'))
+    for data in data_in(text, suffix):
+        return from_data(data)
     if items := TENSORFLOW_ITEM.findall(text):
         found = [TENSORFLOW_FIELD.findall(item) for item in items]
         return from_data([{key: ''.join(values) for key, *values in item} for item in found])
     return from_lines([line.strip() for line in re.split('\r\n|\r|\n', LEFT_OUT.sub('', text))])
+
+
+def data_in(text: str, suffix: str) -> list[Any]:
+    """Return the one thing that a text in YAML or JSON has, nothing where it is neither.
+
+    Raises:
+        ClassFileError: it can't be read.
+    """
+    if suffix == '.json':
+        return [parsed(json.loads, text, 'JSON')]
+    if suffix in ('.yaml', '.yml') or YAML_START.match(LEFT_OUT.sub('', text)):
+        return [parsed(yaml.safe_load, text, 'YAML')]
+    return []
 
 
 def parsed(parse: Callable[[str], Any], text: str, kind: str) -> Any:
@@ -114,11 +138,7 @@ def from_data(data: Any) -> ClassFile:
     Raises:
         ClassFileError: there is none, or a name is no text: YAML takes `no` and `1` for others.
     """
-    if isinstance(data, Mapping):
-        for wrapping in ('/**', 'ros__parameters'):
-            data = data[wrapping] if set(data) == {wrapping} else data
-        under_a_key = (data[key] for key in NAME_KEYS if isinstance(data.get(key), (list, dict)))
-        data = next(under_a_key, data)
+    data = unwrapped(data)
     if isinstance(data, list):
         ids = [as_id(entry.get('id')) if isinstance(entry, Mapping) else None for entry in data]
         given = [number for number in ids if number is not None]
@@ -138,6 +158,27 @@ def from_data(data: Any) -> ClassFile:
     else:
         raise ClassFileError(f'has no list of names; {WHAT_IT_IS}')
     return by_id(pairs)
+
+
+def unwrapped(data: Any) -> Any:
+    """Return what has the names, under a key of a map or not."""
+    if not isinstance(data, Mapping):
+        return data
+    for wrapping in ('/**', 'ros__parameters'):
+        data = data[wrapping] if set(data) == {wrapping} else data
+    under_a_key = (data[key] for key in NAME_KEYS if isinstance(data.get(key), (list, dict)))
+    return next(under_a_key, data)
+
+
+def rules_of(data: Any) -> Given:
+    """Return the rules of the entries, of a list or a map, that have any."""
+    data = unwrapped(data)
+    entries = data.values() if isinstance(data, Mapping) else data
+    return [
+        (str(name_in_entry(entry)), rule)
+        for entry in entries
+        if isinstance(entry, Mapping) and (rule := {k: entry[k] for k in FIELDS if k in entry})
+    ]
 
 
 def by_id(pairs: Iterable[tuple[int, Any]]) -> ClassFile:

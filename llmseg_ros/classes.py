@@ -31,11 +31,13 @@ class ClassUpdate:
         version: of the class list now in force; unchanged where the list is.
         classes: now in force, in the order asked for.
         messages: one sentence for every name that was refused or merged.
+        rules_refused: whether any part of a class's rule was.
     """
 
     version: int
     classes: tuple[ClassEntry, ...]
     messages: tuple[str, ...] = ()
+    rules_refused: bool = False
 
 
 def clean_name(name: str) -> str:

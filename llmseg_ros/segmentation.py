@@ -19,7 +19,7 @@ class Gated(Protocol):
 
     @property
     def candidates(self) -> frozenset[int]:
-        """Ids of the classes that passed the gate."""
+        """Ids of the classes that passed the gate; 0 where a name that no class may be did."""
 
 
 AnyGated = TypeVar('AnyGated', bound=Gated)
@@ -67,7 +67,8 @@ class Segmentation:
         classes: every class of the vocabulary, in its order, found or not.
         version: of the class list the labels belong to.
         timings_ms: wall time by stage (encode, gate, fuse, refine).
-        candidates: ids of the classes that passed the gate, for the gate of the next frame.
+        candidates: ids of the classes that passed the gate, for the gate of the next frame; 0
+            where a name that no class may be did.
     """
 
     labels: NDArray[np.uint16]

@@ -20,7 +20,9 @@ from llmseg_ros.candidates import (
     label_ids,
     order_by_size,
     refine_fused,
+    without_small_classes,
 )
+from llmseg_ros.class_rules import Given, Rules, clean_rules
 from llmseg_ros.classes import (
     BACKGROUND_ID,
     ClassRegistry,
@@ -73,6 +75,7 @@ class Segmenter:
         registry: ClassRegistry | None = None,
         encoder: Encoder | None = None,
         resolver: Resolver | None = None,
+        rules: Given = (),
     ) -> None:
         """Load the encoder and describe the classes.
 
@@ -82,6 +85,7 @@ class Segmenter:
             registry: to share ids and versions with a segmenter before this one.
             encoder: to share one that is loaded, else the configured one is.
             resolver: of subclasses, else one as configured.
+            rules: of classes to begin with, as `set_classes` has them.
 
         Raises:
             EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -92,7 +96,8 @@ class Segmenter:
         self._resolver = Resolver(config.subclasses) if resolver is None else resolver
         self._updating = threading.Lock()
         self.on_new_subclasses: Callable[[], None] | None = None
-        self.set_classes(classes)
+        self._rules: Rules = {}
+        self.set_classes(classes, rules)
 
     @classmethod
     def from_config(cls, path: str | Path, classes: Iterable[str] = ()) -> Segmenter:
@@ -104,21 +109,35 @@ class Segmenter:
         """
         return cls(load_config(path), classes)
 
-    def set_classes(self, names: Iterable[str]) -> ClassUpdate:
+    def set_classes(self, names: Iterable[str], rules: Given = ()) -> ClassUpdate:
         """Describe a new class list and put it in force between two frames.
 
         A class without known subclasses stands under its own name until the language model, asked
         in the background where one is set, has answered.
+
+        Args:
+            names: of the classes.
+            rules: names of classes and what counts for them alone, by ClassRule's attributes.
         """
         with self._updating:
+            before = self._registry.current.version
             update = self._registry.update(names)
+            cleaned = clean_rules(rules, [entry.name for entry in update.classes])
+            messages = (*update.messages, *cleaned.messages)
+            if cleaned.rules != self._rules and update.version == before:
+                update = self._registry.renew()
+            self._rules = cleaned.rules
             self._resolver.resolve_all(
                 [entry.name for entry in update.classes], self._take_subclasses
             )
             self.vocabulary = self._describe(update, self.config)
             names = [entry.name for entry in update.classes]
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
-            return dataclasses.replace(update, messages=(*update.messages, *self.notes))
+            return dataclasses.replace(
+                update,
+                messages=(*messages, *self.notes),
+                rules_refused=bool(cleaned.messages),
+            )
 
     def set_subclasses(self, name: str, names: Iterable[str]) -> tuple[str, ...]:
         """Let a class stand for these subclasses from the next frame on, whatever else is known.
@@ -165,7 +184,7 @@ class Segmenter:
             self.on_new_subclasses()
 
     def _describe(self, update: ClassUpdate, config: SegmenterConfig) -> Vocabulary:
-        return describe_classes(update, config, self.encoder, self._resolver)
+        return describe_classes(update, config, self.encoder, self._resolver, self._rules)
 
     def reconfigure(self, config: SegmenterConfig) -> None:
         """Take on new settings between two frames; slow where they are the encoder's.
@@ -293,6 +312,7 @@ class Segmenter:
         with torch.inference_mode():
             best_hw, confidence_hw = refine_fused(found, scores_c[passed.index_k])
             labels_hw = label_ids(vocabulary, passed.index_k.cpu().numpy())[best_hw]
+            labels_hw, confidence_hw = without_small_classes(vocabulary, labels_hw, confidence_hw)
         clock.lap('refine')
         return Segmentation(
             labels_hw,
@@ -342,7 +362,8 @@ def class_results(
 
     found = set(np.flatnonzero(np.bincount(labels_hw.ravel())).tolist())
     results = []
-    for item, score in zip(vocabulary.classes, scores_c, strict=True):
+    scores_of_classes = scores_c[: len(vocabulary.classes)]  # after them come those of `never`
+    for item, score in zip(vocabulary.classes, scores_of_classes, strict=True):
         area, box = 0, (0, 0, 0, 0)
         if item.id in found:
             mask = (labels_hw == item.id).view(np.uint8)

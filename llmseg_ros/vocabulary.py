@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llmseg_ros.classes import ClassUpdate, clean_name
+from llmseg_ros.class_rules import ClassRule, Rules
+from llmseg_ros.classes import BACKGROUND_ID, ClassUpdate, clean_name, name_key
 from llmseg_ros.config import ConfigError, SegmenterConfig
 from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
@@ -51,6 +52,9 @@ class Vocabulary:
         words_bd: (b, d), of length 1, their descriptors; None where it doesn't.
         gate_background_e: the descriptor of the name background in the gate, of an EvidenceEncoder
             its membership; None without one.
+        rules: of classes, by name_key.
+        never: names no class may be; their descriptors come after those of the classes.
+        minimum_scores_c: (c,), of the classes and `never`; None where no class has one.
     """
 
     version: int
@@ -62,10 +66,22 @@ class Vocabulary:
     words: tuple[str, ...] = ()
     words_bd: torch.Tensor | None = None
     gate_background_e: torch.Tensor | None = None
+    rules: Rules = field(default_factory=dict)
+    never: tuple[VocabularyClass, ...] = ()
+    minimum_scores_c: torch.Tensor | None = None
+
+    @property
+    def described(self) -> tuple[VocabularyClass, ...]:
+        """What the descriptors are of: the classes, and the names that none of them may be."""
+        return (*self.classes, *self.never)
 
 
 def describe_classes(
-    update: ClassUpdate, config: SegmenterConfig, encoder: Encoder, resolver: Resolver
+    update: ClassUpdate,
+    config: SegmenterConfig,
+    encoder: Encoder,
+    resolver: Resolver,
+    rules: Rules | None = None,
 ) -> Vocabulary:
     """Look up the subclasses of a class list and encode all names in one batch.
 
@@ -74,23 +90,21 @@ def describe_classes(
         config: of subclasses, background and gate.
         encoder: of names.
         resolver: of subclasses.
+        rules: of classes in the list, by name_key.
 
     Raises:
         ConfigError: a background word can't be used.
     """
     import torch
 
-    known = {entry.name: resolver.resolve(entry.name) for entry in update.classes}
-    kept = without_harmful(known, config.subclasses.filter, encoder)
-    classes = [
-        VocabularyClass(entry.id, entry.name, kept[entry.name], known[entry.name].source)
-        for entry in update.classes
-    ]
+    rules = rules or {}
+    classes, never = name_classes(update, config.subclasses.filter, encoder, resolver, rules)
     if not classes:
         empty = torch.zeros(0, 0, 0)
         return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool())
-    names = [name for item in classes for name in (item.name, *item.subclasses)]
-    counts = [1 + len(item.subclasses) for item in classes]
+    described = [*classes, *never]
+    names = [name for item in described for name in (item.name, *item.subclasses)]
+    counts = [1 + len(item.subclasses) for item in described]
     by_words = config.background.name in BY_WORDS
     words: tuple[str, ...] = ()
     if by_words:
@@ -104,13 +118,18 @@ def describe_classes(
     things, gate_ge = None, rows_sd[len(names) + len(words) :]
     if isinstance(encoder, EvidenceEncoder):
         called = [
-            ClassNames(item.name, resolver.aliases(item.name), item.subclasses) for item in classes
+            ClassNames(item.name, resolver.aliases(item.name), item.subclasses)
+            for item in described
         ]
         membership_ce = encoder.encode_membership(called)
         descriptors_cnd = describe_alone(
             descriptors_cnd, members_cn, membership_ce, encoder.things_ed
         )
         things = relate_things(membership_ce, encoder.things_ed, descriptors_cnd)
+        by_others = encoder.told_by_others(called)
+        if any(by_others):
+            by_others_c = torch.tensor(by_others, device=membership_ce.device)
+            things = things._replace(by_others_c=by_others_c)
         if in_gate:
             gate_ge = encoder.encode_membership([ClassNames(name) for name in in_gate])
     return Vocabulary(
@@ -123,7 +142,57 @@ def describe_classes(
         words,
         rows_sd[len(names) : len(names) + len(words)] if by_words else None,
         gate_ge[0] if in_gate else None,
+        rules,
+        tuple(never),
+        minimum_scores(described, rules, members_cn.device),
     )
+
+
+def name_classes(
+    update: ClassUpdate, wanted: bool, encoder: Encoder, resolver: Resolver, rules: Rules
+) -> tuple[list[VocabularyClass], list[VocabularyClass]]:
+    """Return the classes of a list with their subclasses, and the names that none of them may be.
+
+    The names that a rule has `also` are subclasses as the others, but no filter drops them.
+    """
+    of_class = {
+        entry.name: rules.get(name_key(entry.name), ClassRule()) for entry in update.classes
+    }
+    taken = {name_key(other) for rule in of_class.values() for other in rule.also}
+    unwanted = {name_key(name): name for rule in of_class.values() for name in rule.never}
+    unwanted = {key: name for key, name in unwanted.items() if key not in taken}
+    names = [*of_class, *unwanted.values()]
+    known = {name: resolver.resolve(name) for name in names}
+    kept = without_harmful(known, wanted, encoder)
+    classes = []
+    for entry in update.classes:
+        subclasses = {name_key(name): name for name in kept[entry.name]}
+        subclasses = {key: name for key, name in subclasses.items() if key not in unwanted}
+        subclasses |= {name_key(name): name for name in of_class[entry.name].also}
+        subclasses.pop(name_key(entry.name), None)
+        source = known[entry.name].source
+        classes.append(VocabularyClass(entry.id, entry.name, (*subclasses.values(),), source))
+    never = [
+        VocabularyClass(BACKGROUND_ID, name, kept[name], known[name].source)
+        for name in unwanted.values()
+    ]
+    return classes, never
+
+
+def minimum_scores(
+    described: Sequence[VocabularyClass], rules: Rules, device: torch.device
+) -> torch.Tensor | None:
+    """Return (c,) the least scores of classes by their rules; None where there are none."""
+    import torch
+
+    least = [
+        rules.get(name_key(item.name), ClassRule()).minimum_score if item.id else 0.0
+        for item in described
+    ]
+    if not any(least):
+        return None
+    unbound = -torch.inf  # a score may be below 0
+    return torch.tensor([score or unbound for score in least], device=device)
 
 
 def describe_alone(

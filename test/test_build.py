@@ -20,7 +20,18 @@ REQUIREMENTS = sorted(ROOT.glob('requirements/*.txt'))
 
 # Exactly ARCHITECTURE's interfaces: a field that changes breaks recorded bags.
 FIELDS = {
-    'ClassList': {'header': 'std_msgs/Header', 'names': 'sequence<string>'},
+    'ClassList': {
+        'header': 'std_msgs/Header',
+        'names': 'sequence<string>',
+        'rules': 'sequence<llmseg_ros/ClassRule>',
+    },
+    'ClassRule': {
+        'name': 'string',
+        'minimum_score': 'float',
+        'minimum_area': 'uint32',
+        'also': 'sequence<string>',
+        'never': 'sequence<string>',
+    },
     'ClassInfo': {
         'id': 'uint16',
         'name': 'string',
@@ -31,6 +42,7 @@ FIELDS = {
         'header': 'std_msgs/Header',
         'version': 'uint32',
         'classes': 'sequence<llmseg_ros/ClassInfo>',
+        'rules': 'sequence<llmseg_ros/ClassRule>',
     },
     'ClassMask': {
         'class_id': 'uint16',
@@ -47,7 +59,10 @@ FIELDS = {
         'width': 'uint32',
         'masks': 'sequence<llmseg_ros/ClassMask>',
     },
-    'SetClasses_Request': {'names': 'sequence<string>'},
+    'SetClasses_Request': {
+        'names': 'sequence<string>',
+        'rules': 'sequence<llmseg_ros/ClassRule>',
+    },
     'SetClasses_Response': {
         'success': 'boolean',
         'message': 'string',

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from llmseg_ros.class_files import WHAT_IT_IS, ClassFileError, read_class_file
+from llmseg_ros.class_files import (
+    WHAT_IT_IS,
+    ClassFileError,
+    read_class_file,
+    read_classes_and_rules,
+)
 
 NAMES = ['person', 'traffic light']
 TENSORFLOW = """\
@@ -170,3 +175,21 @@ def test_names_that_look_like_something_else(tmp_path: Path, names: list[str]) -
 def test_the_shipped_lists_are_class_files() -> None:
     for path in (Path(__file__).parents[1] / 'config' / 'classes').glob('*.txt'):
         assert len(read_class_file(path).names) >= 19
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('a.yaml', '- {name: cat, minimum_score: 0.3, never: [toy]}\n- sofa\n'),
+        ('a.yaml', 'names:\n  0: {name: cat, minimum_score: 0.3, never: [toy]}\n  1: sofa\n'),
+        ('a.json', '[{"name": "cat", "minimum_score": 0.3, "never": ["toy"]}, "sofa"]'),
+    ],
+)
+def test_rules_are_in_the_entries_of_yaml_and_json(tmp_path: Path, name: str, text: str) -> None:
+    found, rules = read_classes_and_rules(write(tmp_path, name, text))
+    assert found.names == ['cat', 'sofa']
+    assert rules == [('cat', {'minimum_score': 0.3, 'never': ['toy']})]
+
+
+def test_other_files_have_no_rules(tmp_path: Path) -> None:
+    assert read_classes_and_rules(write(tmp_path, 'a.txt', 'cat\nsofa'))[1] == []

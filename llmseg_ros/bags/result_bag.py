@@ -27,6 +27,7 @@ from llmseg_ros.bags.topics import (
     message_types,
 )
 from llmseg_ros.bags.writing import complete_bag
+from llmseg_ros.classes import name_key
 from llmseg_ros.mapping.point_cloud2 import FIELDS, POINT_BYTES, pack_cloud
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.vocabulary import Vocabulary
@@ -92,9 +93,18 @@ class ResultBag:
             info(id=c.id, name=c.name, subclasses=[c.name, *c.subclasses], source=c.source)
             for c in vocabulary.classes
         ]
+        rule = self._types.types['llmseg_ros/msg/ClassRule']
+        rules = [
+            rule(c.name, own.minimum_score, own.minimum_area, [*own.also], [*own.never])
+            for c in vocabulary.classes
+            if (own := vocabulary.rules.get(name_key(c.name)))
+        ]
         label_map = self._types.types[LABEL_MAP_TYPE]
         message = label_map(
-            header=self._header(time, ''), version=vocabulary.version, classes=classes
+            header=self._header(time, ''),
+            version=vocabulary.version,
+            classes=classes,
+            rules=rules,
         )
         self._write(LABEL_MAP_TOPIC, LABEL_MAP_TYPE, message, time)
 

@@ -30,7 +30,7 @@ RECEIVED_TYPES = {
     LABEL_MAP_TOPIC: 'llmseg_ros/msg/LabelMap',
     DIAGNOSTICS_TOPIC: 'diagnostic_msgs/msg/DiagnosticArray',
 }
-MESSAGES = ('ClassInfo', 'ClassList', 'ClassMask', 'ClassMaskArray', 'LabelMap')
+MESSAGES = ('ClassInfo', 'ClassList', 'ClassMask', 'ClassMaskArray', 'ClassRule', 'LabelMap')
 NANOSECONDS = 1_000_000_000
 
 

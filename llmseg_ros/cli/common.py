@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -58,15 +58,21 @@ class CommandError(Exception):
     """A verb can't do what it was asked; the message is one sentence that says what to do."""
 
 
-def parse_classes(value: str) -> list[str]:
+def parse_classes(
+    value: str, rules: list[tuple[str, Mapping[str, Any]]] | None = None
+) -> list[str]:
     """Return class names as given: separated by commas, or in a class file.
 
     A file's `background` is left out: it is what none of the classes is.
 
+    Args:
+        value: names, or the path of a file.
+        rules: takes up the rules of a file; without it there is a note that they are not used.
+
     Raises:
         CommandError: the file does not exist, can't be read, or is no class file.
     """
-    from llmseg_ros.class_files import ClassFileError, read_class_file
+    from llmseg_ros.class_files import ClassFileError, read_classes_and_rules
     from llmseg_ros.classes import name_key
 
     path = os.path.expanduser(value)
@@ -80,7 +86,11 @@ def parse_classes(value: str) -> list[str]:
         except FileNotFoundError:
             raise CommandError(f'class file {printable(value)} does not exist') from None
     try:
-        names = read_class_file(Path(path)).names
+        (names, _), given = read_classes_and_rules(Path(path))
+        if rules is not None:
+            rules += given
+        elif given:
+            note(f'class file {value}: the rules of its classes are not used here')
         return [name for name in names if name_key(name) != 'background']
     except OSError as error:
         raise CommandError(f'class file {printable(value)}: {error.strerror}') from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,7 @@ from llmseg_ros.cli.segment_images import (
 from llmseg_ros.files import write_json
 
 if TYPE_CHECKING:
+    from llmseg_ros.class_rules import Given
     from llmseg_ros.segmenter import Segmenter
 
 
@@ -78,12 +79,17 @@ def segment(
     """
     from llmseg_ros.frame_sources import is_camera, is_video_name
 
-    names = parse_classes(classes)
+    rules: list[tuple[str, Mapping[str, Any]]] = []
+    names = parse_classes(classes, rules)
+
+    def load() -> Segmenter:
+        return load_segmenter(resolve_config(config), names, rules)
+
     moving = [text for text in images if is_camera(text) or is_video_name(text)]
     if not moving:
         if labels:
             raise typer.BadParameter('--labels is of videos: of images they are always written')
-        segment_images(images, names, config, out, json)
+        segment_images(images, load, out, json)
         return
     if len(images) > 1:
         raise CommandError(f'{printable(moving[0])} is a video or a camera: give it alone')
@@ -91,17 +97,19 @@ def segment(
         raise typer.BadParameter('--json is of images: the numbers of a video are in frames.csv')
     from llmseg_ros.cli.segment_video import segment_video
 
-    segment_video(moving[0], out, labels, lambda: load_segmenter(resolve_config(config), names))
+    segment_video(moving[0], out, labels, load)
 
 
 def segment_images(
-    images: Sequence[str],
-    names: Sequence[str],
-    config: Path | None,
-    out: Path,
-    json: Path | None,
+    images: Sequence[str], load: Callable[[], Segmenter], out: Path, json: Path | None
 ) -> None:
     """Segment image files, and write labels and overlays.
+
+    Args:
+        images: files, folders and globs.
+        load: loads the segmenter.
+        out: folder of the results.
+        json: file of the numbers, where they are wanted.
 
     Raises:
         CommandError: there are none, or some could not be segmented, after the others are done.
@@ -110,7 +118,7 @@ def segment_images(
     stems = [out / stem for stem in output_stems(paths)]
     refuse_overwriting(paths, stems)
     out.mkdir(parents=True, exist_ok=True)
-    segmenter = load_segmenter(resolve_config(config), names)
+    segmenter = load()
     results: list[dict[str, Any]] = []
     for path, stem in track(list(zip(paths, stems, strict=True)), 'segmenting'):
         try:
@@ -130,16 +138,19 @@ def segment_images(
         raise CommandError(f'{failed} of {len(paths)} images could not be segmented')
 
 
-def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
-    """Load the model for classes, saying on stderr what was refused.
+def load_segmenter(config: Path, names: Sequence[str], rules: Given = ()) -> Segmenter:
+    """Load the model for classes and their rules, saying on stderr which names were refused.
 
     Where a language model is set it is asked for what is missing, and waited for, so that every
     image sees the same subclasses; without an answer the classes stand under what is known.
     """
+    from llmseg_ros.class_rules import clean_rules
     from llmseg_ros.config import load_config
     from llmseg_ros.evaluation.variants import SubclassesError, load_with_known, look_up_subclasses
 
     accepted = accepted_names(names)
+    if refused := clean_rules(rules, accepted).messages:
+        raise CommandError('; '.join(refused))
     settings = load_config(config)
     try:
         settings, known = look_up_subclasses(settings, accepted, progress)
@@ -149,6 +160,8 @@ def load_segmenter(config: Path, names: Sequence[str]) -> Segmenter:
         settings, known = look_up_subclasses(settings, accepted, progress)
     with waiting('loading the model'):
         segmenter = load_with_known(settings, accepted, known)
+        if rules:
+            segmenter.set_classes(accepted, rules)
     for sentence in segmenter.notes:
         note(sentence)
     return segmenter

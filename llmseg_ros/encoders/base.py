@@ -84,6 +84,10 @@ class EvidenceEncoder(Encoder, Protocol):
         """Encode classes into (c, e) float32 from 0 to 1: which of these things show a class."""
         ...
 
+    def told_by_others(self, classes: Sequence[ClassNames]) -> list[bool]:
+        """Tell which classes none of these things is of, so that they only tell of them."""
+        ...
+
 
 @runtime_checkable
 class MeaningEncoder(Encoder, Protocol):

@@ -21,7 +21,7 @@ from llmseg_ros.encoders.efficientnet import (
     load_classifier,
     load_network,
 )
-from llmseg_ros.encoders.imagenet_membership import memberships
+from llmseg_ros.encoders.imagenet_membership import memberships, told_by_others
 from llmseg_ros.encoders.imagenet_names import (
     head_word,
     imagenet_names,
@@ -135,6 +135,10 @@ class ImageNetEncoder:
             [name for item in classes for name in (item.name, *item.subclasses)]
         )
         return memberships(classes, rows_nk.cpu()).to(self.device)
+
+    def told_by_others(self, classes: Sequence[ClassNames]) -> list[bool]:
+        """Tell which classes ImageNet has no name of, only of what tells of them."""
+        return told_by_others(classes)
 
     def encode_resemblance(self, names: Sequence[str]) -> torch.Tensor:
         """Describe names as weights over the 1000 ImageNet names, (n, 1000), rows summing to 1."""

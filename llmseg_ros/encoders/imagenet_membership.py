@@ -39,13 +39,18 @@ def membership(item: ClassNames, resemblance_nk: torch.Tensor) -> torch.Tensor:
     meant = [found for found in senses if mean_k[list(found)].sum() >= LEAST_RESEMBLANCE]
     if not meant:
         meant = [found for name in (item.name, *item.aliases) for found in closures(name)][:1]
-    if closures(WEARER)[0] in senses:
+    if told_by_others([item])[0]:
         meant.append(closures(WORN)[0])
     if not meant:
         return mean_k
     member_k = torch.zeros_like(mean_k)
     member_k[sorted(frozenset().union(*meant))] = 1
     return member_k
+
+
+def told_by_others(classes: Sequence[ClassNames]) -> list[bool]:
+    """Tell of which classes ImageNet shows only what tells of them: of people, what they wear."""
+    return [any(closures(WEARER)[0] in closures(name) for name in item.all) for item in classes]
 
 
 def memberships(classes: Sequence[ClassNames], resemblance_nk: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,9 @@ from llmseg_ros.method.stages import Shared
 if TYPE_CHECKING:
     import torch
 
+TEMPERATURE = 8.0  # of the confidence of a CRF's labels
+LEAST = 1e-8  # probability, before its logarithm
+
 Labels = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
@@ -57,8 +60,10 @@ def refine(
         return refine_in_torch(labels_j, logits_khw[labels_j], rgb, config, shared)
     small = working_image(rgb, config)
     logits_jhw = resize_maps(logits_khw[labels_j], small.shape[:2])
-    probabilities_jhw = refine_labels(logits_jhw.softmax(dim=0), small, config, shared)
-    return best_labels(labels_j, resize_maps(probabilities_jhw, rgb.shape[:2]))
+    before_jhw = logits_jhw.softmax(dim=0)
+    probabilities_jhw = refine_labels(before_jhw, small, config, shared)
+    labels = best_labels(labels_j, resize_maps(probabilities_jhw, rgb.shape[:2]))
+    return calibrate(labels, before_jhw, probabilities_jhw) if config.name == 'crf' else labels
 
 
 def refine_names(
@@ -106,8 +111,10 @@ def refine_names(
         return refine_in_torch(labels_j, logits_jhw, rgb, config, shared, background)
     small = working_image(rgb, config)
     logits_jhw = labels_at(names, small.shape[:2], background, labels_j)
-    probabilities_jhw = refine_labels(logits_jhw.softmax(dim=0), small, config, shared)
-    return best_labels(labels_j, resize_maps(probabilities_jhw, shape), background)
+    before_jhw = logits_jhw.softmax(dim=0)
+    probabilities_jhw = refine_labels(before_jhw, small, config, shared)
+    labels = best_labels(labels_j, resize_maps(probabilities_jhw, shape), background)
+    return calibrate(labels, before_jhw, probabilities_jhw) if config.name == 'crf' else labels
 
 
 def refine_in_torch(
@@ -120,8 +127,30 @@ def refine_in_torch(
 ) -> Labels:
     """Refine (j, h, w) label logits by the CRF in torch."""
     rgb_1hw3 = send(rgb, logits_jhw.device)[None]
-    refined_1jhw = refine_crf_torch(logits_jhw[None], rgb_1hw3, config, shared)
-    return best_labels(labels_j, refined_1jhw[0], background)
+    refined_jhw = refine_crf_torch(logits_jhw[None], rgb_1hw3, config, shared)[0]
+    before_jhw = resize_maps(logits_jhw, rgb.shape[:2]).softmax(dim=0)
+    return calibrate(best_labels(labels_j, refined_jhw, background), before_jhw, refined_jhw)
+
+
+def calibrate(labels: Labels, before_jhw: torch.Tensor, refined_jhw: torch.Tensor) -> Labels:
+    """Give the labels of a CRF a confidence that is about the share of such pixels that are right.
+
+    A mean field counts its neighbours' opinions again and again: its marginals q are near 1 for
+    right and wrong labels alike. The confidence is softmax((log p + log q) / TEMPERATURE) of the
+    label with the largest q, p being the probabilities before the CRF.
+
+    Args:
+        labels: (H, W) labels; their confidence is replaced.
+        before_jhw: (j, h, w) p.
+        refined_jhw: (j, h, w) q.
+    """
+    import torch
+
+    logs_jhw = before_jhw.clamp(min=LEAST).log() + refined_jhw.clamp(min=LEAST).log()
+    logs_jhw = (logs_jhw / TEMPERATURE).masked_fill(before_jhw == 0, -torch.inf)  # absent labels
+    best_1hw = refined_jhw.argmax(dim=0, keepdim=True)
+    confidence_1hw = logs_jhw.softmax(dim=0).gather(0, best_1hw)
+    return labels[0], resize_maps(confidence_1hw, labels[0].shape)[0].cpu().numpy()
 
 
 def best_labels(

@@ -23,11 +23,14 @@ class Things(NamedTuple):
         descriptors_ed: (e, d), of length 1.
         membership_ce: (c, e), M, 0 to 1.
         rivals_ce: (c, e) bool, whether a thing is another one than the class.
+        by_others_c: (c,) bool, whether none of the things is of the class, so that they only tell
+            of it; None where there is no such class.
     """
 
     descriptors_ed: torch.Tensor
     membership_ce: torch.Tensor
     rivals_ce: torch.Tensor
+    by_others_c: torch.Tensor | None = None
 
 
 def relate_things(

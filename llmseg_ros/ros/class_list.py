@@ -16,6 +16,7 @@ from rclpy.task import Future
 from rclpy.time import Time
 from std_msgs.msg import Header
 
+from llmseg_ros.class_rules import Given, clean_rules
 from llmseg_ros.classes import (
     BACKGROUND_NAMES,
     ClassRegistry,
@@ -26,7 +27,11 @@ from llmseg_ros.classes import (
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.compat import with_message_info
-from llmseg_ros.ros.conversions import label_map_to_label_info, vocabulary_to_label_map
+from llmseg_ros.ros.conversions import (
+    given_rules,
+    label_map_to_label_info,
+    vocabulary_to_label_map,
+)
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.srv import GetClasses, SetClasses
 from llmseg_ros.vocabulary import Vocabulary
@@ -60,6 +65,7 @@ class ClassListInterface:
     Attributes:
         registry: ids and versions; outlives the segmenters, so that no id changes its name.
         names: in force; before a segmenter is there, those to begin with.
+        rules: of classes, as they came with the names.
         label_map: in force.
     """
 
@@ -72,6 +78,7 @@ class ClassListInterface:
     ) -> None:
         self.registry = ClassRegistry()
         self.names = list(names)
+        self.rules: Given = ()
         self.label_map = LabelMap()
         self._node = node
         self._segmenter: Segmenter | None = None
@@ -114,21 +121,22 @@ class ClassListInterface:
                 self._node.destroy_publisher(publisher)
             self._publishers = {}
 
-    def request(self, names: Sequence[str]) -> None:
-        """Put a class list in force soon, unless a newer one comes before its turn.
+    def request(self, names: Sequence[str], rules: Given = ()) -> None:
+        """Put a class list in force soon, with its rules, unless a newer one comes before its turn.
 
         Without a segmenter it is the list that the next one begins with.
         """
         if self._segmenter is None:
             self.names, messages = clean_names(names)
-            self._warn(messages)
+            self.rules = rules
+            self._warn([*messages, *clean_rules(rules, self.names).messages])
             self._node.get_logger().info(
                 f'class list kept for configuring: {", ".join(self.names[:MAX_DESCRIBED])}'
             )
             self._on_change()
             return
         self._newest = token = object()
-        self._updates.submit(self._apply_newest, list(names), token)
+        self._updates.submit(self._apply_newest, list(names), rules, token)
 
     def _on_list(self, message: ClassList, info: dict[str, Any]) -> None:
         # A latched publisher's message comes through both subscriptions. Without any stamp, which
@@ -138,7 +146,7 @@ class ClassListInterface:
             return
         if stamp:
             self._seen.append(stamp)
-        self.request(message.names)
+        self.request(message.names, given_rules(message.rules))
 
     async def _on_set_classes(
         self, request: SetClasses.Request, response: SetClasses.Response
@@ -151,12 +159,14 @@ class ClassListInterface:
         self._newest = None
         self._waiting += 1
         try:
-            update = await self._awaitable(self._updates.submit(self._apply, request.names))
+            rules = given_rules(request.rules)
+            update = await self._awaitable(self._updates.submit(self._apply, request.names, rules))
         except Exception as error:  # whatever the encoder raises is told to whoever asked
             response.message = str(error)[:MAX_MESSAGE]
         else:
             in_force = {name_key(entry.name) for entry in update.classes} | set(BACKGROUND_NAMES)
-            response.success = all(name_key(name) in in_force for name in request.names)
+            all_taken = all(name_key(name) in in_force for name in request.names)
+            response.success = all_taken and not update.rules_refused
             response.message = '; '.join(update.messages)[:MAX_MESSAGE]
         finally:
             self._waiting -= 1
@@ -184,11 +194,11 @@ class ClassListInterface:
         update.add_done_callback(finish)
         return future
 
-    def _apply_newest(self, names: list[str], token: object) -> None:
+    def _apply_newest(self, names: list[str], rules: Given, token: object) -> None:
         if token is not self._newest:
             return
         try:
-            update = self._apply(names)
+            update = self._apply(names, rules)
         except Exception as error:
             self._node.get_logger().error(f'the class list was not taken: {error}')
             return
@@ -199,11 +209,12 @@ class ClassListInterface:
             sentences = '; '.join(messages)[:MAX_MESSAGE]
             self._node.get_logger().warning(sentences, throttle_duration_sec=LOG_EVERY_S)
 
-    def _apply(self, names: Sequence[str]) -> ClassUpdate:
+    def _apply(self, names: Sequence[str], rules: Given) -> ClassUpdate:
         segmenter = self._segmenter
         if segmenter is None:
             raise NotConfigured('the node is not configured, so its classes cannot be set')
-        update = segmenter.set_classes(names)
+        update = segmenter.set_classes(names, rules)
+        self.rules = rules
         self._announce(segmenter)
         return update
 

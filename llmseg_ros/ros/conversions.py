@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from llmseg_ros.classes import BACKGROUND_ID
-from llmseg_ros.msg import ClassInfo, ClassMask, ClassMaskArray, LabelMap
+from llmseg_ros.class_rules import FIELDS, Given
+from llmseg_ros.classes import BACKGROUND_ID, name_key
+from llmseg_ros.msg import ClassInfo, ClassMask, ClassMaskArray, ClassRule, LabelMap
 from llmseg_ros.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -86,7 +88,23 @@ def vocabulary_to_label_map(vocabulary: Vocabulary, header: Header) -> LabelMap:
         )
         for item in vocabulary.classes
     ]
-    return LabelMap(header=header, version=vocabulary.version, classes=classes)
+    rules = [
+        ClassRule(
+            name=item.name,
+            minimum_score=rule.minimum_score,
+            minimum_area=rule.minimum_area,
+            also=list(rule.also),
+            never=list(rule.never),
+        )
+        for item in vocabulary.classes
+        if (rule := vocabulary.rules.get(name_key(item.name)))
+    ]
+    return LabelMap(header=header, version=vocabulary.version, classes=classes, rules=rules)
+
+
+def given_rules(messages: Sequence[ClassRule]) -> Given:
+    """Return the rules of messages as people write them, to be checked."""
+    return [(one.name, {part: getattr(one, part) for part in FIELDS}) for one in messages]
 
 
 def label_map_to_label_info(label_map: LabelMap) -> LabelInfo:

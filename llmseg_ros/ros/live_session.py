@@ -15,6 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.signals import SignalHandlerOptions
 
+from llmseg_ros.classes import name_key
 from llmseg_ros.config import SegmenterConfig, build_config
 from llmseg_ros.live.frames import LiveFrame
 from llmseg_ros.live.session import LiveError, describe_class
@@ -162,10 +163,13 @@ class NodeSession:
         return {**({'classes': classes} if classes else {}), **sections}
 
     def set_classes(self, names: Sequence[str]) -> Sequence[str]:
-        """Replace the class list by the node's service."""
+        """Replace the class list by the node's service; rules of the classes that stay are kept."""
         if self._is_silent() or not self._classes.wait_for_service(1.0):
             raise LiveError(f'the node {self._name} is gone')
-        answer = self._wait(self._classes.call_async(SetClasses.Request(names=list(names))))
+        keys = {name_key(name) for name in names}
+        rules = [rule for rule in self._label_map.rules if name_key(rule.name) in keys]
+        request = SetClasses.Request(names=list(names), rules=rules)
+        answer = self._wait(self._classes.call_async(request))
         self._label_map = answer.label_map
         return [answer.message] if answer.message else []
 

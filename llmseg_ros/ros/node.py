@@ -108,7 +108,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self.get_logger().info(f'loading the encoder {self._segmenter_config.encoder.name}')
         try:
             self._segmenter = Segmenter(
-                self._segmenter_config, self._class_list.names, self._class_list.registry
+                self._segmenter_config,
+                self._class_list.names,
+                self._class_list.registry,
+                rules=self._class_list.rules,
             )
             self._pipeline = FramePipeline(self, self._segmenter, self._config, self._statistics)
             self._class_list.attach(self._segmenter)

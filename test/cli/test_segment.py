@@ -243,3 +243,24 @@ def test_names_in_capitals_and_gifs_are_found_and_hidden_files_are_not(tmp_path:
 def test_class_names_that_are_all_refused_end_it(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match='none of the class names can be used'):
         accepted_names(['x' * 100, '\x1b'])
+
+
+def test_rules_of_a_class_file(
+    llmseg: Any, fast_config: Path, photographs: Path, tmp_path: Path
+) -> None:
+    rules, result = tmp_path / 'classes.yaml', tmp_path / 'result.json'
+    picture = photographs / 'images/cat.png'
+    command = ('segment', picture, '--classes', rules, '--config', fast_config, '--out', tmp_path)
+    rules.write_text('- {name: cat, minimum_area: -3}')
+    refused = llmseg(*command)
+    assert refused.code == 1
+    assert "rule of 'cat': minimum_area is -3, expected a number of pixels" in refused.err
+    areas = []
+    for least in (1, 10_000_000):
+        rules.write_text(f'- {{name: cat, minimum_area: {least}}}\n- {{name: sofa, also: [couch]}}')
+        done = llmseg(*command, '--json', result)
+        assert done.code == 0, done.err
+        (image,) = json.loads(result.read_text())['images']
+        areas.append({one['name']: one['area'] for one in image['classes']}.get('cat', 0))
+    assert areas[0] > 0
+    assert areas[1] == 0

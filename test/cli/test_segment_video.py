@@ -74,6 +74,26 @@ def test_overlay_table_and_label_images(
 
 
 @pytest.mark.usefixtures('encoders_are_loaded_once')
+def test_rules_of_a_class_file(
+    tmp_path: Path, clip: Path, fast_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules, out = tmp_path / 'classes.yaml', tmp_path / 'out'
+    arguments = ['segment', clip, '--classes', rules, '--config', fast_config, '--out', out]
+    shares = []
+    for least in (1, 10_000_000):
+        rules.write_text(f'- {{name: cat, minimum_area: {least}}}\n- {{name: cup, also: [mug]}}')
+        assert llmseg(*arguments) == 0
+        rows = read_table(out / 'frames.csv')
+        shares.append([float(row['share']) for row in rows if row['class'] == 'cat'])
+    assert shares[0][0] > 0.1
+    assert shares[1] == [0] * 6
+    capsys.readouterr()
+    rules.write_text('- {name: cat, minimum_score: 3}')
+    assert llmseg(*arguments) == 1
+    assert "rule of 'cat': minimum_score is 3, expected 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures('encoders_are_loaded_once')
 def test_a_frame_helps_the_next(tmp_path: Path, fast_config: Path) -> None:
     """A class that has just been seen needs less to stay, and not after a gap."""
     config = tmp_path / 'strict.yaml'

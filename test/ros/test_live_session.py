@@ -13,6 +13,8 @@ import yaml
 pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
+from llmseg_ros.msg import ClassRule
+from llmseg_ros.srv import GetClasses, SetClasses
 from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
@@ -81,6 +83,18 @@ def test_a_running_node_is_shown_and_asked(session: NodeSession, peer: Any, tmp_
 
     session.watch(False)
     peer.spin_until(lambda: not peer.node.count_subscribers('/seg/overlay'))
+
+
+def test_rules_of_a_node_outlive_a_change_of_its_list(session: NodeSession, peer: Any) -> None:
+    rules = [ClassRule(name='cat', minimum_area=7), ClassRule(name='sofa', minimum_area=8)]
+    request = SetClasses.Request(names=['cat', 'sofa'], rules=rules)
+    assert peer.call(SetClasses, '/seg/set_classes', request).success
+    session.start(lambda _: None)
+    peer.spin_until(lambda: {c['name'] for c in session.describe()['classes']} == {'cat', 'sofa'})
+    assert session.set_classes(['cat', 'cup']) == []
+    in_force = peer.call(GetClasses, '/seg/get_classes', GetClasses.Request()).label_map
+    assert [item.name for item in in_force.classes] == ['cat', 'cup']
+    assert [(rule.name, rule.minimum_area) for rule in in_force.rules] == [('cat', 7)]
 
 
 def test_a_node_that_is_not_there_is_told(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
-from llmseg_ros.msg import ClassList, ClassMaskArray, LabelMap
+from llmseg_ros.msg import ClassList, ClassMaskArray, ClassRule, LabelMap
 from llmseg_ros.srv import GetClasses, SetClasses
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -158,6 +158,31 @@ def test_bad_names_are_refused_and_the_rest_is_taken(seg: Any, peer: Any) -> Non
     for part in ("'CAT' repeats 'cat': merged", '65 characters', 'control characters', 'empty'):
         assert part in response.message
     assert set_classes(peer, 'cat', 'CAT').success  # merged, nothing lost
+
+
+def test_rules_of_classes_are_in_force_shown_and_gone_with_their_list(seg: Any, peer: Any) -> None:
+    rules = [
+        ClassRule(name='Cat', minimum_score=0.25, also=['mouser'], never=['stuffed toy']),
+        ClassRule(name='cup', minimum_score=7.0, minimum_area=40),
+        ClassRule(name='dog'),
+    ]
+    request = SetClasses.Request(names=['cat', 'cup'], rules=rules)
+    response = peer.call(SetClasses, '/seg/set_classes', request)
+    assert not response.success
+    assert "rule of 'cup': minimum_score is 7.0, expected 0 to 1" in response.message
+    assert "rule of 'dog': the list has no such class" in response.message
+    cat, cup = response.label_map.rules
+    assert (cat.name, cat.minimum_score, cat.never) == ('cat', 0.25, ['stuffed toy'])
+    assert (cup.name, cup.minimum_score, cup.minimum_area) == ('cup', 0.0, 40)
+    assert 'mouser' in response.label_map.classes[0].subclasses
+    assert names(response.label_map) == ['cat', 'cup']
+
+    publisher = peer.publisher(ClassList, '/seg/classes', LATCHED)
+    publisher.publish(ClassList(names=['cup'], rules=[ClassRule(name='cup', minimum_area=9)]))
+    peer.spin_until(lambda: [r.minimum_area for r in label_map(peer).rules] == [9])
+    version = label_map(peer).version
+    after = set_classes(peer, 'cup').label_map
+    assert (list(after.rules), after.version) == ([], version + 1)
 
 
 def test_ids_keep_their_names(seg: Any, peer: Any) -> None:
