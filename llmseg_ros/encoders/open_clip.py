@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import OpenClipConfig
-from llmseg_ros.encoders.base import ImageFeatures
+from llmseg_ros.encoders import timm_towers
+from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
 from llmseg_ros.encoders.dense_attention import RESIDUAL_MODES, attend, neighbour_bias
 from llmseg_ros.encoders.open_clip_models import shared_model
 from llmseg_ros.encoders.precision import autocast, pick_precision
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
 TEXT_BATCH = 256
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MMSEG_EPSILON = 1e-6
-INTERPOLATION = {'pillow': 'bicubic', 'opencv': 'opencv'}
 
 
 class OpenClipEncoder:
-    """An open_clip model with a VisionTransformer image tower; implements Encoder."""
+    """An open_clip model whose image tower is a ViT, its own or of timm; implements Encoder."""
 
     def __init__(
         self, config: OpenClipConfig, device: torch.device, precision: str = 'auto'
@@ -50,10 +50,17 @@ class OpenClipEncoder:
         self._shared = shared_model(config.model, config.pretrained, device)
         self.name = f'open_clip {self._shared.name}'
         visual, mean, std = self._shared.model.visual, self._shared.mean, self._shared.std
+        of_timm = timm_towers.is_timm(visual)
         if config.tower == 'mmseg':
+            if of_timm:
+                raise EncoderUnavailable(
+                    f'open_clip.tower mmseg is for towers of CLIP, not for {config.model}: '
+                    'use trained'
+                )
             visual, mean, std = mmseg_tower(visual), IMAGENET_MEAN, IMAGENET_STD
         self._visual = visual
-        self._patch = visual.conv1.stride[0]
+        self._patch = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
+        self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
         self._window = config.window, min(config.window, config.stride)
         if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
             self._window = tuple(self._patch * max(1, round(x / self._patch)) for x in self._window)
@@ -65,8 +72,9 @@ class OpenClipEncoder:
             torch.tensor(values, device=device)[:, None, None] for values in (mean, std)
         )
         if config.channels_last:
-            visual.conv1.to(memory_format=torch.channels_last)
-        self._forward = torch.compile(dense_forward) if config.compile else dense_forward
+            visual.to(memory_format=torch.channels_last)
+        forward = timm_towers.dense_forward if of_timm else dense_forward
+        self._forward = torch.compile(forward) if config.compile else forward
         self._grid_constants = functools.lru_cache(maxsize=2)(self._make_grid_constants)
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
@@ -83,9 +91,7 @@ class OpenClipEncoder:
         config, patch = self._config, self._patch
         height, width = rgb.shape[:2]
         size = fit_size(height, width, patch, config.short_side, config.long_side, config.fit)
-        image_chw = image_tensor(
-            rgb, size, INTERPOLATION[config.resize], self._mean_c11, self._std_c11
-        )
+        image_chw = image_tensor(rgb, size, self._resize, self._mean_c11, self._std_c11)
         window, stride = self._window if config.windows else (max(size), max(size))
         rows, columns = (patch_axis(side, window, stride, patch, config.fit) for side in size)
         axes, grid = (rows, columns), (rows.patches, columns.patches)
@@ -101,7 +107,7 @@ class OpenClipEncoder:
         import torch
 
         if not names:
-            return torch.zeros(0, self._shared.model.visual.proj.shape[1], device=self.device)
+            return torch.zeros(0, self._shared.width, device=self.device)
         return self._text_cache.encode(names, self._encode_text).to(self.device)
 
     def _encode(
@@ -112,27 +118,23 @@ class OpenClipEncoder:
 
         if self._config.channels_last:
             images_bchw = images_bchw.to(memory_format=torch.channels_last)
-        positions_nd, bias_nn = self._grid_constants(grid)
+        constants = self._grid_constants(grid)
         with torch.no_grad(), autocast(self.device, self._precision):
             patches_bnd, pooled_bd = self._forward(
-                self._visual,
-                images_bchw,
-                self._config.attention,
-                positions_nd,
-                bias_nn,
+                self._visual, images_bchw, self._config.attention, *constants
             )
         return patches_bnd.float().unflatten(1, grid), pooled_bd.float()
 
-    def _make_grid_constants(
-        self, grid: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _make_grid_constants(self, grid: tuple[int, int]) -> tuple[torch.Tensor | None, ...]:
         """Return the position embeddings of a patch grid, and NACLIP's bias where it is used."""
-        how = self._config.positions
+        how, attention = self._config.positions, self._config.attention
         if how == 'auto':
-            how = 'offset' if self._config.pretrained == 'openai' else 'antialias'
+            how = 'offset' if self._shared.tag == 'openai' else 'antialias'
+        if timm_towers.is_timm(self._visual):
+            return timm_towers.grid_constants(self._visual, grid, how, attention, self.device)
         positions_nd = self._visual.positional_embedding.detach().float().cpu()
         positions_nd = interpolate_positions(positions_nd, grid, how).to(self.device)
-        if self._config.attention != 'naclip':
+        if attention != 'naclip':
             return positions_nd, None
         return positions_nd, neighbour_bias(grid, self.device)
 

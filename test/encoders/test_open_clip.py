@@ -280,8 +280,8 @@ def test_missing_and_extra_keys_are_named(tiny_models, tmp_path):
         ('ViT-B-16', 'openai', 'use the model ViT-B-16-quickgelu'),
         ('ViT-B-16', 'dfn2b', 'use the model ViT-B-16-quickgelu'),
         ('ViT-B-32', 'metaclip_400m', 'use the model ViT-B-32-quickgelu'),
-        ('ViT-B-16-SigLIP', 'webli', 'timm'),
-        ('EVA02-B-16', 'merged2b_s8b_b131k', 'timm'),
+        ('convnext_base', 'laion400m_s13b_b51k', 'ConvNeXt of timm'),
+        ('MobileCLIP2-S2', 'dfndr2b', 'FastVit of timm'),
         ('RN50', 'openai', 'ResNet'),
         ('coca_ViT-B-32', 'laion2b_s13b_b90k', 'attentional pooler'),
         ('ViT-B-16', 'no_such_tag', 'laion2b_s34b_b88k'),
@@ -298,7 +298,12 @@ def test_models_that_do_not_fit_are_refused(cache, name, tag, reason):
 
 @pytest.mark.parametrize(
     ('name', 'tag'),
-    [('ViT-B-16', 'laion2b_s34b_b88k'), ('ViT-B-32-quickgelu', 'openai'), ('ViT-B-16', None)],
+    [
+        ('ViT-B-16', 'laion2b_s34b_b88k'),
+        ('ViT-B-32-quickgelu', 'openai'),
+        ('ViT-B-16', None),
+        ('EVA02-B-16', 'merged2b_s8b_b131k'),
+    ],
 )
 def test_models_that_fit_are_accepted(name, tag):
     assert check_model(name, tag)['embed_dim'] == 512
