@@ -202,12 +202,17 @@ def model_config(name: str) -> dict[str, Any]:
     return dict(config)
 
 
-def hindrance(config: dict[str, Any]) -> str:
-    """Say what a model has that keeps it from being a dense encoder; empty where nothing does."""
+def hindrance(config: dict[str, Any], visual: Any = None) -> str:
+    """Say what a model has that keeps it from being a dense encoder; empty where nothing does.
+
+    Args:
+        config: of the model, as open_clip has it.
+        visual: its image tower, where it was built already.
+    """
     vision = config['vision_cfg']
     if vision.get('timm_model_name'):
         try:
-            return why_not(build_tower(config))
+            return why_not(visual or build_tower(config))
         except (RuntimeError, TypeError, AssertionError) as error:  # of timm, for what it lacks
             reason = ' '.join(str(error).split())
             return f'an image tower that this timm can not build ({reason})'
