@@ -59,7 +59,7 @@ class OpenClipEncoder:
                 )
             visual, mean, std = mmseg_tower(visual), IMAGENET_MEAN, IMAGENET_STD
         self._visual = visual
-        self._patch = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
+        self._patch: int = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
         self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
         self._window = config.window, min(config.window, config.stride)
         if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
