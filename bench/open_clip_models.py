@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--limit-gb', type=float, default=8.0)
     parser.add_argument('--out', type=Path, default=Path('models.json'))
-    parser.add_argument('--only', default='', help='names that contain this')
+    parser.add_argument('--only', nargs='*', help='these models, instead of all that can be used')
     parser.add_argument('--one', help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -77,7 +77,7 @@ def main() -> None:
 
     results = {}
     for fact in list_facts():
-        if fact.why_not or arguments.only not in fact.name:
+        if fact.why_not or (arguments.only and fact.name not in arguments.only):
             continue
         weights_gb = fact.parameters * 4 / 1e9
         if weights_gb + CODE_AND_IMAGE > arguments.limit_gb:

@@ -59,9 +59,9 @@ class OpenClipEncoder:
                 )
             visual, mean, std = mmseg_tower(visual), IMAGENET_MEAN, IMAGENET_STD
         self._visual = visual
-        self._patch: int = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
+        self._patch = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
         self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
-        self._window = config.window, min(config.window, config.stride)
+        self._window: tuple[int, ...] = config.window, min(config.window, config.stride)
         if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
             self._window = tuple(self._patch * max(1, round(x / self._patch)) for x in self._window)
         self._templates = load_templates(config.templates)

@@ -224,7 +224,7 @@ def hindrance(config: dict[str, Any], visual: Any = None) -> str:
     special = ('block_type', 'qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner')
     if any(vision.get(key) for key in (*special, 'scale_attn', 'scale_fc')):
         return 'blocks of a special kind, which are not supported'
-    return ''
+    return 'a text tower that writes captions' if 'multimodal_cfg' in config else ''
 
 
 def check_tag(name: str, tag: str, has_quickgelu: bool) -> None:

@@ -283,6 +283,7 @@ def test_missing_and_extra_keys_are_named(tiny_models, tmp_path):
         ('convnext_base', 'laion400m_s13b_b51k', 'ConvNeXt of timm'),
         ('MobileCLIP2-S2', 'dfndr2b', 'FastVit of timm'),
         ('RN50', 'openai', 'ResNet'),
+        ('coca_base', 'tag', 'writes captions'),
         ('coca_ViT-B-32', 'laion2b_s13b_b90k', 'attentional pooler'),
         ('ViT-B-16', 'no_such_tag', 'laion2b_s34b_b88k'),
         ('no-such-model', 'openai', 'no model'),

@@ -82,7 +82,8 @@ def register(name: str) -> str:
     """Make timm and open_clip know a tiny model; return its name in open_clip."""
     build = make_trunk(KINDS[name])
     build.__name__ = f'tiny_{name.replace("-", "_")}'
-    register_model(build)
+    if not timm.is_model(build.__name__):
+        register_model(build)
     factory._MODEL_CONFIGS[f'tiny-timm-{name}'] = tiny_config(name)
     return f'tiny-timm-{name}'
 
