@@ -83,8 +83,12 @@ class ImageNetConfig:
 
 @dataclass(frozen=True)
 class OpenClipConfig:
-    model: str = setting('ViT-B-16-quickgelu', 'model name of open_clip', restart=True)
-    pretrained: str = setting('openai', 'tag of its weights, or a checkpoint file', restart=True)
+    model: str = setting(
+        'ViT-B-16-quickgelu',
+        'model name of open_clip, or hf-hub:NAME or local-dir:FOLDER, which bring their weights',
+        restart=True,
+    )
+    pretrained: str = setting('openai', 'tag of its weights, or their file or folder', restart=True)
     attention: str = setting(
         'naclip',
         'attention of the last block',

@@ -143,13 +143,23 @@ def doctor(
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the table here.')
     ] = None,
+    models: Annotated[
+        bool,
+        typer.Option(
+            '--models', help='Show the models of open_clip instead, and which can be used.'
+        ),
+    ] = False,
 ) -> None:
     """Show what is present, what is missing, and what each missing part would take.
 
     \b
     Example:
       llmseg doctor
+      llmseg doctor --models
     """
+    if models:
+        show_models(json)
+        return
     with waiting('looking'):
         parts = examine()
     print_table(
@@ -161,6 +171,31 @@ def doctor(
         write_json(json, {'usable': not broken, 'parts': [asdict(part) for part in parts]})
     if broken:
         raise CommandError(f'segmenting needs {", ".join(broken)}: see the last column')
+
+
+def show_models(json: Path | None) -> None:
+    """Print a table of open_clip's models, and write it where a file is given."""
+    from llmseg_ros.encoders.model_list import list_facts
+
+    with waiting('building every model without its weights'):
+        facts = list_facts()
+    print_table(
+        ('model', 'usable', 'image tower', 'parameters', 'patch', 'resolution', 'weights'),
+        [
+            (
+                fact.name,
+                f'no: {fact.why_not}' if fact.why_not else 'yes',
+                fact.tower,
+                f'{fact.parameters / 1e6:.0f} M',
+                str(fact.patch or '-'),
+                str(fact.resolution),
+                fact.weights or '-',
+            )
+            for fact in facts
+        ],
+    )
+    if json:
+        write_json(json, {'models': [asdict(fact) for fact in facts]})
 
 
 def examine() -> list[Part]:

@@ -25,14 +25,16 @@ RESIDUAL_MODES = ('vanilla', 'maskclip', 'sclip')  # the others drop the residua
 NEIGHBOUR_STD = 5.0  # patches
 
 
-def neighbour_bias(grid: tuple[int, int], device: torch.device | str = 'cpu') -> torch.Tensor:
+def neighbour_bias(
+    grid: tuple[int, int], device: torch.device | str = 'cpu', prefix: int = 1
+) -> torch.Tensor:
     """Return NACLIP's omega for a patch grid (Hajimiri et al., WACV 2025).
 
     omega_ij = exp(-|p_i - p_j|^2 / (2 * 5^2)) for patches at p_i and p_j, and 0 in the row and the
-    column of CLS.
+    column of the prefix tokens: CLS, where there are any registers, where there is none nothing.
 
     Returns:
-        (1 + h*w, 1 + h*w) float32, CLS first.
+        (prefix + h*w, prefix + h*w) float32, prefix tokens first.
     """
     import torch
 
@@ -42,7 +44,7 @@ def neighbour_bias(grid: tuple[int, int], device: torch.device | str = 'cpu') ->
         position = torch.arange(length, dtype=torch.float32, device=device)
         distance = position[:, None] - position
         falloffs.append(torch.exp(-(distance**2) / (2 * NEIGHBOUR_STD**2)))
-    return torch.nn.functional.pad(torch.kron(*falloffs), (1, 0, 1, 0))
+    return torch.nn.functional.pad(torch.kron(*falloffs), (prefix, 0, prefix, 0))
 
 
 def attend(

@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from llmseg_ros.config import OpenClipConfig
+from llmseg_ros.encoders.base import EncoderUnavailable
+from llmseg_ros.encoders.model_folders import DESCRIPTION, HUB, LOCAL, hub_folder, weights_in
 from llmseg_ros.encoders.open_clip_models import (
     check_model,
     is_path,
     needs_hub_text,
     pretrained_config,
 )
-from llmseg_ros.encoders.weights import checksum_file, compute_checksum, weights_folder
+from llmseg_ros.encoders.weights import (
+    checksum_file,
+    compute_checksum,
+    find_weights,
+    weights_folder,
+)
 
 PATIENCE_SECONDS = 4.0
 """How long the hub may take to answer before it counts as out of reach."""
@@ -29,6 +36,9 @@ TOKENIZER_FILES = (
     'vocab.json',
     'merges.txt',
     'sentencepiece.bpe.model',
+    'spiece.model',
+    'tokenizer.model',
+    'added_tokens.json',
     'special_tokens_map.json',
 )
 BERT = 'bert-base-uncased'
@@ -46,6 +56,10 @@ def download_open_clip(config: OpenClipConfig) -> list[Path]:
         EncoderUnavailable: model and tag don't fit, or the model can't be a dense encoder.
     """
     name, tag = config.model, config.pretrained
+    if name.startswith(LOCAL):
+        raise DownloadError(f'open_clip.model is the folder {name}, there is nothing to download')
+    if name.startswith(HUB):
+        return download_repository(name.removeprefix(HUB))
     if is_path(tag):
         raise DownloadError(f'open_clip.pretrained is the file {tag}, there is nothing to download')
     model = check_model(name, tag)
@@ -59,11 +73,37 @@ def download_open_clip(config: OpenClipConfig) -> list[Path]:
     files = (f'{Path(file).stem}.safetensors', file) if file else (SAFETENSORS, PICKLE)
     folder = weights_folder('open_clip', f'{name}--{tag}')
     paths = [download_file(repository, files, folder)]
-    if needs_hub_text(model):
-        text = model['text_cfg']
-        tower = text.get('hf_model_name') or text['hf_tokenizer_name']
-        paths += download_files(tower, ('config.json', *TOKENIZER_FILES), folder / 'text')
-    return paths
+    return paths + download_text(model, folder / 'text')
+
+
+def download_repository(repository: str) -> list[Path]:
+    """Download a model that a repository of the hub describes, unless its client has it already.
+
+    Raises:
+        DownloadError: the hub is out of reach, or lacks the file, or it arrived damaged.
+        EncoderUnavailable: the model can't be a dense encoder.
+    """
+    own = weights_folder('open_clip', HUB + repository)
+    folder = hub_folder(repository)
+    if folder != own and (folder / DESCRIPTION).is_file() and find_weights(folder):
+        return [folder / DESCRIPTION, weights_in(folder)]
+    described = download_file(repository, (DESCRIPTION,), own)
+    try:
+        model = check_model(HUB + repository, None)
+    except EncoderUnavailable:
+        shutil.rmtree(own)
+        raise
+    weights = download_file(repository, (SAFETENSORS, PICKLE), own)
+    return [described, weights, *download_text(model, own / 'text')]
+
+
+def download_text(model: dict[str, Any], folder: Path) -> list[Path]:
+    """Download what the text tower of a model has on the hub beside the weights, if anything."""
+    if not needs_hub_text(model):
+        return []
+    text = model['text_cfg']
+    tower = text.get('hf_model_name') or text['hf_tokenizer_name']
+    return download_files(tower, ('config.json', *TOKENIZER_FILES), folder)
 
 
 def download_bert_tokenizer() -> list[Path]:

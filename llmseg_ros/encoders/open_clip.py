@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import OpenClipConfig
-from llmseg_ros.encoders import dense_attention
-from llmseg_ros.encoders.base import ImageFeatures
+from llmseg_ros.encoders import dense_attention, timm_towers
+from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
 from llmseg_ros.encoders.dense_attention import RESIDUAL_MODES, attend, neighbour_bias
 from llmseg_ros.encoders.onnx_export import Tower
-from llmseg_ros.encoders.open_clip_models import find_checkpoint, shared_model, text_model
+from llmseg_ros.encoders.open_clip_models import (
+    find_checkpoint,
+    model_config,
+    shared_model,
+    text_model,
+)
 from llmseg_ros.encoders.precision import autocast, pick_precision
-from llmseg_ros.encoders.runtime import OnnxRuntime
+from llmseg_ros.encoders.runtime import ExportedTower, OnnxRuntime
 from llmseg_ros.encoders.templates import average_templates, fill_templates, load_templates
 from llmseg_ros.encoders.text_cache import TextCache
 from llmseg_ros.encoders.tiling import cut_windows, fit_size, join_windows, patch_axis
@@ -31,11 +37,10 @@ TEXT_BATCH = 256
 BATCH_ON_CPU = 4  # windows at once in ONNX Runtime: 15 of a ViT-B take 250 MiB
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MMSEG_EPSILON = 1e-6
-INTERPOLATION = {'pillow': 'bicubic', 'opencv': 'opencv'}
 
 
 class OpenClipEncoder:
-    """An open_clip model with a VisionTransformer image tower; implements Encoder."""
+    """An open_clip model whose image tower is a ViT, its own or of timm; implements Encoder."""
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class OpenClipEncoder:
     ) -> None:
         """Load the model, or share the one this process already has.
 
-        Where a runtime for the image tower is given, torch has only the text tower.
+        Where a runtime for the image tower is given and can run it, torch has only the text tower.
 
         Raises:
             EncoderUnavailable: open_clip or the weights are absent, or the model and its weights
@@ -58,18 +63,25 @@ class OpenClipEncoder:
         self.device = device
         self._config = config
         self._precision = pick_precision(precision, device)
-        exported = None if runtime is None else runtime.open(clip_tower(config))
+        exported = None if runtime is None else open_exported(config, runtime)
         self.runtime = exported.runtime if exported else 'torch'
         load = text_model if exported else shared_model
         self._shared = load(config.model, config.pretrained, device)
         self.name = f'open_clip {self._shared.name}'
         visual, mean, std = self._shared.model.visual, self._shared.mean, self._shared.std
+        of_timm = timm_towers.is_timm(visual)
         if config.tower == 'mmseg':
+            if of_timm:
+                raise EncoderUnavailable(
+                    f'open_clip.tower mmseg is for towers of CLIP, not for {config.model}: '
+                    'use trained'
+                )
             mean, std = IMAGENET_MEAN, IMAGENET_STD
             visual = visual if exported else mmseg_tower(visual)
         self._visual = visual
-        self._patch = visual.conv1.stride[0]
-        self._window = config.window, min(config.window, config.stride)
+        self._patch = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
+        self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
+        self._window: tuple[int, ...] = config.window, min(config.window, config.stride)
         if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
             self._window = tuple(self._patch * max(1, round(x / self._patch)) for x in self._window)
         self._templates = load_templates(config.templates)
@@ -83,8 +95,9 @@ class OpenClipEncoder:
         on_cpu = exported is not None and device.type == 'cpu'
         self._batch = min(config.batch, BATCH_ON_CPU) if on_cpu else config.batch
         if config.channels_last and not exported:
-            visual.conv1.to(memory_format=torch.channels_last)
-        self._forward = torch.compile(dense_forward) if config.compile else dense_forward
+            visual.to(memory_format=torch.channels_last)
+        forward = timm_towers.dense_forward if of_timm else dense_forward
+        self._forward = torch.compile(forward) if config.compile else forward
         self._grid_constants = functools.lru_cache(maxsize=2)(self._make_grid_constants)
 
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
@@ -101,9 +114,7 @@ class OpenClipEncoder:
         config, patch = self._config, self._patch
         height, width = rgb.shape[:2]
         size = fit_size(height, width, patch, config.short_side, config.long_side, config.fit)
-        image_chw = image_tensor(
-            rgb, size, INTERPOLATION[config.resize], self._mean_c11, self._std_c11
-        )
+        image_chw = image_tensor(rgb, size, self._resize, self._mean_c11, self._std_c11)
         window, stride = self._window if config.windows else (max(size), max(size))
         rows, columns = (patch_axis(side, window, stride, patch, config.fit) for side in size)
         axes, grid = (rows, columns), (rows.patches, columns.patches)
@@ -119,7 +130,7 @@ class OpenClipEncoder:
         import torch
 
         if not names:
-            return torch.zeros(0, self._shared.model.visual.proj.shape[1], device=self.device)
+            return torch.zeros(0, self._shared.width, device=self.device)
         return self._text_cache.encode(names, self._encode_text).to(self.device)
 
     def _encode(
@@ -128,33 +139,29 @@ class OpenClipEncoder:
         """Return patches (b, h, w, d) and pooled (b, d), both float32."""
         import torch
 
-        positions_nd, bias_nn = self._grid_constants(grid)
+        constants = self._grid_constants(grid)
         if self._exported is not None:
-            constants = [positions_nd] if bias_nn is None else [positions_nd, bias_nn]
-            patches_bnd, pooled_bd = self._exported(images_bchw, *constants)
+            inputs = (constant for constant in constants if constant is not None)
+            patches_bnd, pooled_bd = self._exported(images_bchw, *inputs)
             return patches_bnd.unflatten(1, grid), pooled_bd
         if self._config.channels_last:
             images_bchw = images_bchw.to(memory_format=torch.channels_last)
         with torch.no_grad(), autocast(self.device, self._precision):
             patches_bnd, pooled_bd = self._forward(
-                self._visual,
-                images_bchw,
-                self._config.attention,
-                positions_nd,
-                bias_nn,
+                self._visual, images_bchw, self._config.attention, *constants
             )
         return patches_bnd.float().unflatten(1, grid), pooled_bd.float()
 
-    def _make_grid_constants(
-        self, grid: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _make_grid_constants(self, grid: tuple[int, int]) -> tuple[torch.Tensor | None, ...]:
         """Return the position embeddings of a patch grid, and NACLIP's bias where it is used."""
-        how = self._config.positions
+        how, attention = self._config.positions, self._config.attention
         if how == 'auto':
-            how = 'offset' if self._config.pretrained == 'openai' else 'antialias'
+            how = 'offset' if self._shared.tag == 'openai' else 'antialias'
+        if timm_towers.is_timm(self._visual):
+            return timm_towers.grid_constants(self._visual, grid, how, attention, self.device)
         positions_nd = self._visual.positional_embedding.detach().float().cpu()
         positions_nd = interpolate_positions(positions_nd, grid, how).to(self.device)
-        if self._config.attention != 'naclip':
+        if attention != 'naclip':
             return positions_nd, None
         return positions_nd, neighbour_bias(grid, self.device)
 
@@ -171,11 +178,29 @@ class OpenClipEncoder:
             return average_templates(torch.cat(encoded).float(), len(self._templates))
 
 
+def open_exported(config: OpenClipConfig, runtime: OnnxRuntime) -> ExportedTower | None:
+    """Return the image tower, exported; None where torch has to run it, as those of timm.
+
+    Raises:
+        EncoderUnavailable: the weights are absent, the model is unknown, or the runtime can't run
+            the tower and torch can't take its place.
+    """
+    tower = clip_tower(config)  # first, so that absent weights are told before open_clip is there
+    if not model_config(config.model)['vision_cfg'].get('timm_model_name'):
+        return runtime.open(tower)
+    if runtime.required:
+        raise EncoderUnavailable(
+            f'encoder.runtime is onnxruntime, which runs towers of CLIP and not the one of timm '
+            f'that {config.model} has: set encoder.runtime: auto or torch'
+        )
+    return None
+
+
 def clip_tower(config: OpenClipConfig) -> Tower:
     """Return what exports dense_forward of a configuration: one graph for all sizes and batches.
 
     Raises:
-        EncoderUnavailable: the weights are absent.
+        EncoderUnavailable: the weights are absent, or the model is unknown.
     """
 
     def make() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -203,13 +228,14 @@ def clip_tower(config: OpenClipConfig) -> Tower:
         example = images_bchw, visual.positional_embedding, neighbour_bias((side, side))
         return Dense(), example if config.attention == 'naclip' else example[:2]
 
+    weights = checksum(find_checkpoint(config.model, config.pretrained))
     inputs = {'images': (0, 2, 3), 'positions': (0,), 'bias': (0, 1)}
     if config.attention != 'naclip':
         del inputs['bias']
     return Tower(
-        name=f'open_clip {config.model}',
-        weights=checksum(find_checkpoint(config.model, config.pretrained)),
-        mode=(config.attention, config.tower),
+        name=f'open_clip {Path(config.model).name}',  # of a folder's path the end
+        weights=weights,
+        mode=(config.attention, config.tower, model_config(config.model)),
         inputs=inputs,
         outputs={'patches': (0, 1), 'pooled': (0,)},
         code=(__file__, dense_attention.__file__),

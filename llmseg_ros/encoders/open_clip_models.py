@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from llmseg_ros.encoders.activation import check_activation, needs_quickgelu
 from llmseg_ros.encoders.base import EncoderUnavailable
+from llmseg_ros.encoders.model_folders import (
+    find_tokenizer,
+    has_own_description,
+    model_folder,
+    read_description,
+    weights_in,
+)
+from llmseg_ros.encoders.timm_towers import build_tower, why_not
 from llmseg_ros.encoders.weights import (
     OPENAI_NUMBERS,
     SUFFIXES,
@@ -32,27 +40,34 @@ class SharedModel:
 
     Attributes:
         name: model and tag, or model and the start of a local checkpoint's checksum.
+        tag: of the weights, None where they are those of a file or folder.
         digest: SHA-256 of the weight file, in hex.
+        width: of the joint space.
         model: of open_clip, in evaluation mode, without gradients.
         tokenize: texts to (n, context) int64 tokens.
         mean: of the pixels on a scale of 0 to 1, per channel.
         std: likewise.
+        interpolation: by which images were resized in training, `bicubic` or `bilinear`.
     """
 
     name: str
+    tag: str | None
     digest: str
+    width: int
     model: Any
     tokenize: Any
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: str
 
 
 def shared_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
     """Load a model once per process, weights and device, however many encoders use it.
 
     Args:
-        name: of the model in open_clip.
-        pretrained: a tag whose weights were downloaded, or a checkpoint file.
+        name: of the model in open_clip, or `local-dir:FOLDER` or `hf-hub:NAME`.
+        pretrained: a tag whose weights were downloaded, or a checkpoint file; without effect where
+            the name is that of a folder.
         device: where it runs.
 
     Raises:
@@ -87,11 +102,13 @@ def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
 
 
 def find_checkpoint(name: str, pretrained: str) -> Path:
-    """Return the weight file of a tag, or the checkpoint file given.
+    """Return the weight file of a tag or of a model's folder, or the checkpoint file given.
 
     Raises:
         EncoderUnavailable: it is not there.
     """
+    if has_own_description(name):
+        return weights_in(model_folder(name))
     if is_path(pretrained):
         return given_weights(pretrained)
     path = find_weights(weights_folder('open_clip', f'{name}--{pretrained}'))
@@ -110,12 +127,12 @@ def load_model(
 ) -> SharedModel:
     """Build the model, load its weights, and make it ready for inference."""
     open_clip = import_open_clip()
-    tag = None if is_path(pretrained) else pretrained
+    tag = None if is_path(pretrained) or has_own_description(name) else pretrained
     config = check_model(name, tag)
-    text_folder = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
-    model, tokenize = build_model(name, config, text_folder)
+    downloaded = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
+    model, tokenize = build_model(name, config, (downloaded, path.parent, path.parent / 'text'))
     state = read_state_dict(path)
-    if tag is None:
+    if tag is None and not has_own_description(name):
         check_activation(name, path, digest, state)
     for number in OPENAI_NUMBERS:
         state.pop(number, None)
@@ -128,11 +145,14 @@ def load_model(
     preprocess = pretrained_config(name, tag)
     return SharedModel(
         name=f'{name} {tag or digest[:12]}',
+        tag=tag,
         digest=digest,
+        width=config['embed_dim'],
         model=model.eval().requires_grad_(False).to(device),
         tokenize=tokenize,
         mean=tuple(preprocess.get('mean', open_clip.OPENAI_DATASET_MEAN)),
         std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
+        interpolation=preprocess.get('interpolation') or 'bicubic',
     )
 
 
@@ -153,7 +173,12 @@ def import_open_clip() -> Any:
 
 
 def pretrained_config(name: str, tag: str | None) -> dict[str, Any]:
-    """Return what open_clip knows of a tag; of the model's first tag where none is given."""
+    """Return what open_clip knows of a tag; of the model's first tag where none is given.
+
+    Of a model with a folder: what the folder says of the pixels.
+    """
+    if has_own_description(name):
+        return dict(read_description(name).get('preprocess_cfg') or {})
     open_clip = import_open_clip()
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag is None and tags:
@@ -165,37 +190,67 @@ def check_model(name: str, tag: str | None) -> dict[str, Any]:
     """Return the configuration of a model that can be a dense encoder with these weights.
 
     Raises:
-        EncoderUnavailable: the model or tag is unknown to this open_clip, the image tower is not
-            its VisionTransformer, or model and tag differ in their activation.
+        EncoderUnavailable: the model or tag is unknown to this open_clip, the image tower is no
+            plain ViT of open_clip or timm, or model and tag differ in their activation.
     """
-    open_clip = import_open_clip()
-    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
-    if config is None:
+    config = model_config(name)
+    if reason := hindrance(config):
         raise EncoderUnavailable(
-            f'{library()} has no model {name!r}, '
-            '`python -c "import open_clip; print(open_clip.list_models())"` lists them'
+            f'{name} has {reason}: its patches can not be compared with names; '
+            '`llmseg doctor --models` lists the models that can be used'
         )
-    vision = config['vision_cfg']
-    if 'timm_model_name' in vision:
-        raise EncoderUnavailable(
-            f'{name} has an image tower of timm ({vision["timm_model_name"]}), which is not '
-            'supported yet: choose a ViT of open_clip itself, such as ViT-B-16-quickgelu'
-        )
-    if not isinstance(vision['layers'], int) or vision.get('attentional_pool'):
-        kind = 'an attentional pooler' if isinstance(vision['layers'], int) else 'a ResNet tower'
-        raise EncoderUnavailable(f'{name} has {kind}, its patches are not in the joint space')
-    special = ('block_type', 'qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner')
-    if any(vision.get(key) for key in (*special, 'scale_attn', 'scale_fc')):
-        raise EncoderUnavailable(f'{name} has blocks of a special kind, which are not supported')
     if tag is not None:
         check_tag(name, tag, bool(config.get('quick_gelu')))
     return config
 
 
+def model_config(name: str) -> dict[str, Any]:
+    """Return the configuration of a model that open_clip knows or a folder describes.
+
+    Raises:
+        EncoderUnavailable: it is unknown.
+    """
+    open_clip = import_open_clip()
+    if has_own_description(name):
+        return dict(read_description(name)['model_cfg'])
+    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
+    if config is None:
+        raise EncoderUnavailable(
+            f'{library()} has no model {name!r}, `llmseg doctor --models` lists them'
+        )
+    return dict(config)
+
+
+def hindrance(config: dict[str, Any], visual: Any = None) -> str:
+    """Say what a model has that keeps it from being a dense encoder; empty where nothing does.
+
+    Args:
+        config: of the model, as open_clip has it.
+        visual: its image tower, where it was built already.
+    """
+    vision = config['vision_cfg']
+    if vision.get('timm_model_name'):
+        try:
+            return why_not(visual or build_tower(config))
+        except (RuntimeError, TypeError, AssertionError) as error:  # of timm, for what it lacks
+            reason = ' '.join(str(error).split())
+            return f'an image tower that this timm can not build ({reason})'
+    layers = vision.get('layers', 12)
+    if not isinstance(layers, int):
+        return 'a ResNet tower'
+    if vision.get('attentional_pool'):
+        return 'an attentional pooler'
+    special = ('block_type', 'qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner')
+    if any(vision.get(key) for key in (*special, 'scale_attn', 'scale_fc')):
+        return 'blocks of a special kind, which are not supported'
+    return 'a text tower that writes captions' if 'multimodal_cfg' in config else ''
+
+
 def check_tag(name: str, tag: str, has_quickgelu: bool) -> None:
     """Raise EncoderUnavailable where a tag is unknown or was trained with another activation."""
     open_clip = import_open_clip()
-    if needs_quickgelu(name, tag) and not has_quickgelu:
+    paired = f'{name}-quickgelu' in open_clip.list_models()
+    if paired and needs_quickgelu(name, tag) and not has_quickgelu:
         raise EncoderUnavailable(
             f'weights {tag!r} were trained with QuickGELU and {name} has GELU: '
             f'use the model {name}-quickgelu'
@@ -213,34 +268,41 @@ def library() -> str:
     return f'open_clip {__version__}'
 
 
-def build_model(name: str, config: dict[str, Any], text_folder: Path) -> tuple[Any, Any]:
+def build_model(
+    name: str, config: dict[str, Any], text_folders: tuple[Path, ...]
+) -> tuple[Any, Any]:
     """Build the model with random weights, and its tokenizer, without touching the network.
 
     Args:
         name: of the model.
         config: of the model, as open_clip has it.
-        text_folder: where the configuration and tokenizer of a Hugging Face text tower were
-            downloaded to.
+        text_folders: where the configuration and tokenizer of a Hugging Face text tower may lie.
 
     Raises:
         EncoderUnavailable: the model needs those and they are absent.
     """
     open_clip = import_open_clip()
-    text = config['text_cfg']
+    text = dict(config['text_cfg'])
+    context = text.get('context_length') or 77
+    tokenize = None
     if needs_hub_text(config):
-        if not text_folder.is_dir():
+        folder = find_tokenizer(text, text_folders)
+        if folder is None:
             raise absent(f'tokenizer of {name}', 'open_clip')
-        for key in ('hf_model_name', 'hf_tokenizer_name'):
-            if key in text:
-                text[key] = str(text_folder)
+        if 'hf_model_name' in text:
+            text['hf_model_name'] = str(folder)
         text['hf_model_pretrained'] = False
-    custom_text = config.pop('custom_text', False) or 'hf_model_name' in text
-    model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
-    context = text.get('context_length', 77)
-    if 'hf_tokenizer_name' in text:
-        options = text.get('tokenizer_kwargs') or {}
-        return model, open_clip.HFTokenizer(str(text_folder), context_length=context, **options)
-    return model, open_clip.SimpleTokenizer(context_length=context)
+        if 'hf_tokenizer_name' in text:
+            options = text.get('tokenizer_kwargs') or {}
+            # `open_clip` itself does not have it in all versions
+            from open_clip.tokenizer import HFTokenizer
+
+            tokenize = HFTokenizer(str(folder), context_length=context, **options)
+    custom_text = config.get('custom_text', False) or 'hf_model_name' in text
+    towers = {key: value for key, value in config.items() if key != 'custom_text'}
+    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    model = kind(**{**towers, 'text_cfg': text})
+    return model, tokenize or open_clip.SimpleTokenizer(context_length=context)
 
 
 def needs_hub_text(config: dict[str, Any]) -> bool:

@@ -54,27 +54,28 @@ def image_tensor(
 
 
 def interpolate_positions(
-    positions_nd: torch.Tensor, grid: tuple[int, int], how: str
+    positions_nd: torch.Tensor, grid: tuple[int, int], how: str, prefix: int = 1
 ) -> torch.Tensor:
     """Interpolate position embeddings, bicubic, to a patch grid; CLS keeps its own.
 
     Args:
-        positions_nd: (1 + s*s, d), CLS first, then a square grid.
+        positions_nd: (prefix + s*s, d), CLS first, then a square grid.
         grid: rows and columns wanted.
         how: `plain`; `antialias`, smooth when the grid shrinks, as open_clip does for its own
             models; `offset`, scaled by (rows + 0.1) / s and (columns + 0.1) / s as in the code
             published with SCLIP, NACLIP and ClearCLIP, so that sizes round down safely.
+        prefix: number of tokens before the grid, CLS and registers, that have a position.
 
     Returns:
-        (1 + rows*columns, d).
+        (prefix + rows*columns, d).
     """
     import torch
     from torch.nn.functional import interpolate
 
-    side = round((len(positions_nd) - 1) ** 0.5)
+    side = round((len(positions_nd) - prefix) ** 0.5)
     if grid == (side, side):
         return positions_nd
-    square_1dhw = positions_nd[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    square_1dhw = positions_nd[prefix:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
     if how == 'offset':
         factors = tuple((length + 0.1) / side for length in grid)
         resized_1dhw = interpolate(square_1dhw, scale_factor=factors, mode='bicubic')
@@ -82,4 +83,4 @@ def interpolate_positions(
         resized_1dhw = interpolate(
             square_1dhw, grid, mode='bicubic', align_corners=False, antialias=how == 'antialias'
         )
-    return torch.cat([positions_nd[:1], resized_1dhw[0].flatten(1).T])
+    return torch.cat([positions_nd[:prefix], resized_1dhw[0].flatten(1).T])

@@ -55,12 +55,12 @@ def find_weights(folder: Path, first: str = '') -> Path | None:
 def given_weights(given: str) -> Path:
     """Return the checkpoint file a user gave, or that in the folder they gave.
 
-    A folder is, for one, a snapshot in the cache of the Hugging Face hub.
+    A folder is, for one, a repository or a snapshot in the cache of the Hugging Face hub.
 
     Raises:
         EncoderUnavailable: it is not there.
     """
-    path = Path(given).expanduser()
+    path = snapshot_in(Path(given).expanduser())
     if path.is_dir():
         found = find_weights(path)
         if found is None:
@@ -71,6 +71,24 @@ def given_weights(given: str) -> Path:
     if not path.is_file():
         raise EncoderUnavailable(f'checkpoint {given} does not exist')
     return path
+
+
+def snapshot_in(folder: Path) -> Path:
+    """Return the snapshot in a repository of the Hugging Face cache, another folder as it is.
+
+    It is that of the branch main, else the newest.
+    """
+    snapshots = folder / 'snapshots'
+    if not snapshots.is_dir():
+        return folder
+    try:
+        main = snapshots / (folder / 'refs' / 'main').read_text(encoding='ascii').strip()
+    except (OSError, ValueError):
+        main = snapshots
+    if main != snapshots and main.is_dir():
+        return main
+    there = [path for path in snapshots.iterdir() if path.is_dir()]
+    return max(there, key=lambda path: (path.stat().st_mtime, path.name), default=folder)
 
 
 def is_safetensors(path: Path) -> bool:

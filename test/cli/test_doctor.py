@@ -191,3 +191,25 @@ def test_the_settings_that_doctor_names_are_those_of_the_node(
     commands = [remedy.removesuffix(' where camera drivers are started') for remedy in remedies]
     script = '; '.join([*commands, exported])
     assert subprocess.run(['sh', '-c', script], capture_output=True).stdout == of_node
+
+
+def test_models_are_listed_with_what_hinders_them(
+    llmseg: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_clip = pytest.importorskip('open_clip')
+    few = ['ViT-B-16-SigLIP2-256', 'MobileCLIP2-S0', 'MobileCLIP2-B', 'RN50', 'ViT-B-32']
+    monkeypatch.setattr(open_clip, 'list_models', lambda: few)  # all take half a minute
+    outcome = llmseg('doctor', '--models', '--json', tmp_path / 'models.json')
+    assert outcome.code == 0, outcome.err
+    models = {m['name']: m for m in json.loads((tmp_path / 'models.json').read_text())['models']}
+    assert list(models) == few
+    assert [bool(models[name]['why_not']) for name in few] == [False, True, False, True, False]
+    siglip = models['ViT-B-16-SigLIP2-256']
+    assert siglip['patch'] == 16
+    assert siglip['resolution'] == 256
+    assert siglip['weights'] == 'timm/ViT-B-16-SigLIP2-256'
+    assert siglip['parameters'] == 92_930_304
+    assert siglip['tower'] == 'SigLIP 2: attention pool, no CLS'
+    assert models['MobileCLIP2-B']['patch'] == 16
+    assert 'ResNet' in models['RN50']['why_not']
+    assert 'no: a FastVit' in outcome.out

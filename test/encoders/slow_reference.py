@@ -54,8 +54,8 @@ def unit(x):
     return x / math.sqrt(sum(value * value for value in x))
 
 
-def attention_weights(mode, q, k, grid):
-    """Return A (n, n) of one head, straight from the table of modes; token 0 is CLS."""
+def attention_weights(mode, q, k, grid, prefix=1):
+    """Return A (n, n) of one head, straight from the table of modes; prefix tokens are first."""
     n, e = q.shape
     scale = 1 / math.sqrt(e)
     rows = []
@@ -72,25 +72,25 @@ def attention_weights(mode, q, k, grid):
         elif mode == 'clearclip':
             rows.append(softmax(qq))
         elif mode == 'naclip':
-            rows.append(softmax([kk[j] + omega(i, j, grid) for j in range(n)]))
+            rows.append(softmax([kk[j] + omega(i, j, grid, prefix) for j in range(n)]))
     return np.array(rows)
 
 
-def omega(i, j, grid):
+def omega(i, j, grid, prefix=1):
     """Return NACLIP's bias between tokens i and j."""
-    if i == 0 or j == 0:
+    if i < prefix or j < prefix:
         return 0.0
-    (yi, xi), (yj, xj) = divmod(i - 1, grid[1]), divmod(j - 1, grid[1])
+    (yi, xi), (yj, xj) = divmod(i - prefix, grid[1]), divmod(j - prefix, grid[1])
     return math.exp(-((yi - yj) ** 2 + (xi - xj) ** 2) / (2 * 5.0**2))
 
 
-def mix(mode, q, k, v, heads, grid):
+def mix(mode, q, k, v, heads, grid, prefix=1):
     """Return A·v of all heads side by side, (n, d)."""
     e = q.shape[1] // heads
     mixed = np.zeros_like(v)
     for head in range(heads):
         part = slice(head * e, head * e + e)
-        weights = attention_weights(mode, q[:, part], k[:, part], grid)
+        weights = attention_weights(mode, q[:, part], k[:, part], grid, prefix)
         for i in range(len(q)):
             mixed[i, part] = sum(weights[i][j] * v[j, part] for j in range(len(q)))
     return mixed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import threading
 import time
 from pathlib import Path
@@ -59,7 +60,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return None
         name = path.rpartition('/')[2]
         blob = hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
-        digest = hashlib.sha256(content).hexdigest() if 'open_clip' in name else blob
+        digest = (
+            hashlib.sha256(content).hexdigest()
+            if 'open_clip' in name and 'config' not in name
+            else blob
+        )
         self.send_response(200)
         self.send_header('X-Repo-Commit', COMMIT)
         self.send_header('ETag', f'"{self.server.announced.get(name, digest)}"')
@@ -148,8 +153,10 @@ def test_a_hub_tokenizer_of_an_open_clip_model_comes_along(server):
     ('config', 'error', 'reason'),
     [
         (OpenClipConfig(model='ViT-B-16'), EncoderUnavailable, 'use the model ViT-B-16-quickgelu'),
-        (OpenClipConfig(model='EVA02-B-16'), EncoderUnavailable, 'timm'),
+        (OpenClipConfig(model='MobileCLIP2-S0'), EncoderUnavailable, 'FastVit of timm'),
+        (OpenClipConfig(model='EVA02-B-16'), EncoderUnavailable, 'there are merged2b_s8b_b131k'),
         (OpenClipConfig(pretrained='mine.pt'), DownloadError, 'nothing to download'),
+        (OpenClipConfig(model='local-dir:mine'), DownloadError, 'nothing to download'),
     ],
 )
 def test_what_could_not_be_used_is_not_downloaded(server, config, error, reason):
@@ -165,6 +172,33 @@ def test_without_network_the_news_come_at_once(monkeypatch, cache):
         download_open_clip(OpenClipConfig())
     assert time.monotonic() - started < 5
     assert str(cache) in str(caught.value)
+
+
+def test_a_repository_named_by_the_user_comes_whole(server, cache):
+    described = open_clip_config('EVA02-B-16')
+    path = '/someone/eva/resolve/{}/'
+    server.put(path + 'open_clip_config.json', described)
+    server.put(path + 'open_clip_pytorch_model.bin', WEIGHTS)
+    config = OpenClipConfig(model='hf-hub:someone/eva')
+    paths = download_open_clip(config)
+    assert [p.name for p in paths] == ['open_clip_config.json', 'open_clip_pytorch_model.bin']
+    assert {p.parent for p in paths} == {cache / 'weights/open_clip/hf-hub:someone-eva'}
+    server.requests.clear()
+    assert download_open_clip(config) == paths
+    assert server.requests == []
+
+
+def test_a_repository_that_could_not_be_used_leaves_nothing(server, cache):
+    described = open_clip_config('convnext_base')
+    server.put('/someone/convnext/resolve/{}/open_clip_config.json', described)
+    with pytest.raises(EncoderUnavailable, match='ConvNeXt of timm'):
+        download_open_clip(OpenClipConfig(model='hf-hub:someone/convnext'))
+    assert not [p for p in cache.rglob('*') if p.is_file()]
+
+
+def open_clip_config(model):
+    open_clip = pytest.importorskip('open_clip')
+    return json.dumps({'model_cfg': open_clip.get_model_config(model)}).encode()
 
 
 def test_the_verb_says_what_is_in_place(server, cache, capsys):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -283,9 +286,10 @@ def test_missing_and_extra_keys_are_named(tiny_models, tmp_path):
         ('ViT-B-16', 'openai', 'use the model ViT-B-16-quickgelu'),
         ('ViT-B-16', 'dfn2b', 'use the model ViT-B-16-quickgelu'),
         ('ViT-B-32', 'metaclip_400m', 'use the model ViT-B-32-quickgelu'),
-        ('ViT-B-16-SigLIP', 'webli', 'timm'),
-        ('EVA02-B-16', 'merged2b_s8b_b131k', 'timm'),
+        ('convnext_base', 'laion400m_s13b_b51k', 'ConvNeXt of timm'),
+        ('MobileCLIP2-S2', 'dfndr2b', 'FastVit of timm'),
         ('RN50', 'openai', 'ResNet'),
+        ('coca_base', 'tag', 'writes captions'),
         ('coca_ViT-B-32', 'laion2b_s13b_b90k', 'attentional pooler'),
         ('ViT-B-16', 'no_such_tag', 'laion2b_s34b_b88k'),
         ('no-such-model', 'openai', 'no model'),
@@ -301,7 +305,12 @@ def test_models_that_do_not_fit_are_refused(cache, name, tag, reason):
 
 @pytest.mark.parametrize(
     ('name', 'tag'),
-    [('ViT-B-16', 'laion2b_s34b_b88k'), ('ViT-B-32-quickgelu', 'openai'), ('ViT-B-16', None)],
+    [
+        ('ViT-B-16', 'laion2b_s34b_b88k'),
+        ('ViT-B-32-quickgelu', 'openai'),
+        ('ViT-B-16', None),
+        ('EVA02-B-16', 'merged2b_s8b_b131k'),
+    ],
 )
 def test_models_that_fit_are_accepted(name, tag):
     assert check_model(name, tag)['embed_dim'] == 512
@@ -385,6 +394,19 @@ def compare_runtimes(tiny_models, photo, **settings):
     for name in ('patches_hwd', 'pooled_d'):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)
     assert found.axes == expected.axes
+
+
+def test_a_folder_is_exported_as_it_describes_its_model(tiny_models, photo, cache, tmp_path):
+    folder = tmp_path / ('a' * 200) / 'model'  # as a whole too long for the name of a file
+    folder.mkdir(parents=True)
+    shutil.copy(tiny_models['tiny'], folder / 'open_clip_pytorch_model.bin')
+    name = f'local-dir:{folder}'
+    for model in ('tiny', 'tiny-quickgelu'):  # the same weights
+        description = json.dumps({'model_cfg': open_clip.get_model_config(model)})
+        (folder / 'open_clip_config.json').write_text(description)
+        gc.collect()  # what the process shares goes with the last encoder that has it
+        compare_runtimes({name: 'openai'}, photo, name=name)
+    assert len(list((cache / 'onnx').glob('*.onnx'))) == 2
 
 
 def test_once_exported_torch_holds_no_blocks_of_the_image_tower(tiny_models, photo):
