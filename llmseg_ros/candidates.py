@@ -18,6 +18,7 @@ from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names,
 from llmseg_ros.method.patches import average_windows, grid_length, whole_axis
 from llmseg_ros.method.presence import (
     Candidates,
+    evidence_prior,
     evidence_scores,
     presence_scores,
     select_candidates,
@@ -141,7 +142,10 @@ def fuse_candidates(
         rivals_hw = rival_map(
             patches_hwd, evidence_e, scores_c, things, candidates, background.rivals
         )
-    return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background, rivals_hw)
+    logits_khw = label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background, rivals_hw)
+    if evidence_e is not None and things is not None and background.name == 'threshold':
+        logits_khw[1:] += evidence_prior(scores_c, candidates)[:, None, None]
+    return logits_khw
 
 
 def compete_by_name(

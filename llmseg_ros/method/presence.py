@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 MIN_SCORES_FOR_STD = 3
+PRIOR_STRENGTH = 0.25
+LEAST_SCORE = 1e-4
 
 
 class Candidates(NamedTuple):
@@ -67,6 +69,19 @@ def presence_scores(
     if config.evidence == 'max':
         return scores_cn.masked_fill(~members_cn, -torch.inf).amax(dim=-1)
     return scores_cn.masked_fill(~members_cn, 0.0).sum(dim=-1) / members_cn.sum(dim=-1)
+
+
+def evidence_prior(scores_c: torch.Tensor, candidates: Candidates) -> torch.Tensor:
+    """Return (k,) what is added to the logits of the candidates: 0.25 log(s_c / s of the best).
+
+    So what the image as a whole hardly shows needs more of a patch than what it is full of.
+
+    Args:
+        scores_c: (c,) evidence_scores.
+        candidates: the strongest first.
+    """
+    scores_k = scores_c[candidates.index_k].clamp(min=LEAST_SCORE)
+    return PRIOR_STRENGTH * (scores_k / scores_k.amax()).log()
 
 
 def select_candidates(

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from llmseg_ros.config import GateConfig
-from llmseg_ros.method.presence import evidence_scores, presence_scores, select_candidates
+from llmseg_ros.method.presence import (
+    Candidates,
+    evidence_prior,
+    evidence_scores,
+    presence_scores,
+    select_candidates,
+)
 
 
 def passing(scores, config):
@@ -146,3 +152,9 @@ def test_gates_equal_their_definitions(gate, count):
         held = set(held_c.nonzero()[:, 0].tolist())
         expected = written_out_gate(scores.tolist(), config, held)
         assert candidates.index_k[candidates.valid_k].tolist() == expected
+
+
+def test_a_class_of_little_evidence_needs_more_of_a_patch():
+    candidates = Candidates(torch.tensor([2, 0, 1]), torch.tensor([True, True, False]))
+    prior_k = evidence_prior(torch.tensor([0.125, 0.0, 0.5]), candidates)
+    torch.testing.assert_close(prior_k, 0.25 * torch.tensor([1.0, 0.25, 2e-4]).log())
