@@ -36,6 +36,7 @@ from llmseg_ros.msg import LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.cloud_poses import CloudPoses, NoPose, OdometryPoses, TfPoses, has_tf
+from llmseg_ros.ros.compat import call_after_set_parameters
 from llmseg_ros.ros.diagnostics import (
     OK,
     RECENT_S,
@@ -111,7 +112,7 @@ class MapNode(Node):  # type: ignore[misc]
         self.create_timer(1 / self._config.rate, self._send, clock=steady)
         self.create_timer(PERIOD_S, self._look_after, clock=steady)
         self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
+        call_after_set_parameters(self, self._apply_parameters)
         self.get_logger().info(f'listening to {self._clouds.topic}, poses from {self._source}')
 
     def write(self) -> None:
