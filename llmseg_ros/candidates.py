@@ -133,17 +133,19 @@ def fuse_candidates(
     if features.axes is not None:
         patches_hwd = average_windows(patches_hwd, features.axes)
     names = describe_candidates(vocabulary, candidates)
-    rivals_hw = None
     evidence_e, things = features.evidence_e, vocabulary.things
-    if evidence_e is not None and things is not None:
-        names = add_seen_things(*names, evidence_e, things, candidates)
+    if evidence_e is None or things is None:
+        maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
+        return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+    names = add_seen_things(*names, evidence_e, things, candidates)
     maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
-    if background.rivals and evidence_e is not None and things is not None:
+    rivals_hw = None
+    if background.rivals:
         rivals_hw = rival_map(
             patches_hwd, evidence_e, scores_c, things, candidates, background.rivals
         )
     logits_khw = label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background, rivals_hw)
-    if evidence_e is not None and things is not None and background.name == 'threshold':
+    if background.name == 'threshold':
         logits_khw[1:] += evidence_prior(scores_c, candidates)[:, None, None]
     return logits_khw
 

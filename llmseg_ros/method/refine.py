@@ -60,10 +60,7 @@ def refine(
         return refine_in_torch(labels_j, logits_khw[labels_j], rgb, config, shared)
     small = working_image(rgb, config)
     logits_jhw = resize_maps(logits_khw[labels_j], small.shape[:2])
-    before_jhw = logits_jhw.softmax(dim=0)
-    probabilities_jhw = refine_labels(before_jhw, small, config, shared)
-    labels = best_labels(labels_j, resize_maps(probabilities_jhw, rgb.shape[:2]))
-    return calibrate(labels, before_jhw, probabilities_jhw) if config.name == 'crf' else labels
+    return refine_small(labels_j, logits_jhw, small, rgb.shape[:2], config, shared)
 
 
 def refine_names(
@@ -111,10 +108,23 @@ def refine_names(
         return refine_in_torch(labels_j, logits_jhw, rgb, config, shared, background)
     small = working_image(rgb, config)
     logits_jhw = labels_at(names, small.shape[:2], background, labels_j)
+    return refine_small(labels_j, logits_jhw, small, shape, config, shared, background)
+
+
+def refine_small(
+    labels_j: torch.Tensor,
+    logits_jhw: torch.Tensor,
+    small: NDArray[np.uint8],
+    shape: tuple[int, ...],
+    config: RefineConfig,
+    shared: Shared | None = None,
+    background: BackgroundConfig | None = None,
+) -> Labels:
+    """Refine (j, h, w) label logits on an image as large, then bring them to a shape."""
     before_jhw = logits_jhw.softmax(dim=0)
-    probabilities_jhw = refine_labels(before_jhw, small, config, shared)
-    labels = best_labels(labels_j, resize_maps(probabilities_jhw, shape), background)
-    return calibrate(labels, before_jhw, probabilities_jhw) if config.name == 'crf' else labels
+    refined_jhw = refine_labels(before_jhw, small, config, shared)
+    labels = best_labels(labels_j, resize_maps(refined_jhw, shape), background)
+    return calibrate(labels, before_jhw, refined_jhw) if config.name == 'crf' else labels
 
 
 def refine_in_torch(
