@@ -25,7 +25,7 @@ from llmseg_ros.parameter_layout import PARAMETERS, node_parameters
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.live_parts import TOPICS, PartCollector, Parts, to_live_frame
 from llmseg_ros.ros.pipeline import seconds
-from llmseg_ros.ros.transport import choose_profile
+from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.srv import SetClasses
 from llmseg_ros.system.worker import Worker
 
@@ -42,7 +42,7 @@ class Graph:
     """A node of our own in a context of its own, spun on a thread."""
 
     def __init__(self) -> None:
-        choose_profile()
+        choose_settings()
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node('llmseg_live', context=self._context)

@@ -51,7 +51,7 @@ from llmseg_ros.ros.map_messages import objects_to_detections, objects_to_marker
 from llmseg_ros.ros.map_settings import MAP_FIELDS, MapConfig
 from llmseg_ros.ros.parameters import declare_settings, read_sections, unknown_parameters
 from llmseg_ros.ros.point_cloud import voxels_to_cloud
-from llmseg_ros.ros.transport import choose_profile
+from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.settings import ConfigError, build_section
 from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import process_memory_mib
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; 1 where its parameters can't be used."""
     end_by(signal.default_int_handler)
     try:
-        choose_profile()
+        choose_settings()
         initialize(arguments)
         node = MapNode()
     except (ConfigError, InvalidParameterTypeException) as error:

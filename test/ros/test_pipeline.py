@@ -223,13 +223,18 @@ def numbered(number: int) -> Image:
     return message
 
 
-def test_a_frame_is_begun_while_the_one_before_is_refined(held: Any) -> None:
-    segmenter, pipeline, statistics = held
+def bring_two_into_work(segmenter: Any, pipeline: FramePipeline) -> None:
+    """Leave frame 1 held in its second part, and frame 2 waiting for that after its first."""
     segmenter.let('find')
     pipeline.take(numbered(1))
     segmenter.wait_for('finish', 1)
     pipeline.take(numbered(2))
     segmenter.wait_for('find', 2)
+
+
+def test_a_frame_is_begun_while_the_one_before_is_refined(held: Any) -> None:
+    segmenter, pipeline, statistics = held
+    bring_two_into_work(segmenter, pipeline)
     for number in (3, 4, 5):  # the first part waits with frame 2, so the newest of them is left
         pipeline.take(numbered(number))
     segmenter.let('finish')
@@ -242,11 +247,7 @@ def test_a_frame_is_begun_while_the_one_before_is_refined(held: Any) -> None:
 
 def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held: Any) -> None:
     segmenter, pipeline, statistics = held
-    segmenter.let('find')
-    pipeline.take(numbered(1))
-    segmenter.wait_for('finish', 1)
-    pipeline.take(numbered(2))
-    segmenter.wait_for('find', 2)
+    bring_two_into_work(segmenter, pipeline)
     pipeline.take(numbered(3))
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(pipeline.stop, 10)
@@ -260,11 +261,7 @@ def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held:
 
 def test_a_stop_that_does_not_wait_leaves_every_frame_counted(held: Any) -> None:
     segmenter, pipeline, statistics = held
-    segmenter.let('find')
-    pipeline.take(numbered(1))
-    segmenter.wait_for('finish', 1)
-    pipeline.take(numbered(2))
-    segmenter.wait_for('find', 2)
+    bring_two_into_work(segmenter, pipeline)
     assert not pipeline.stop(0.05)
     segmenter.let('finish')
     assert pipeline.stop(10)
