@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from random_weights import write_random_clip, write_random_simseg
 
 from llmseg_ros.cli.common import print_table
-from llmseg_ros.config import SegmenterConfig, load_config
+from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders import EncoderUnavailable, find_device
 from llmseg_ros.files import shipped_path, write_json
 from llmseg_ros.method.crf import crf_available

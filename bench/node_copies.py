@@ -13,7 +13,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from llmseg_ros.images import ENCODINGS, image_to_rgb
+from llmseg_ros.formats.image_messages import ENCODINGS, image_to_rgb
 from llmseg_ros.ros.conversions import (
     array_to_image,
     confidence_to_image,

@@ -38,7 +38,7 @@ from published_code import (
 from torch.nn.functional import normalize
 
 from llmseg_ros.cli.common import print_table
-from llmseg_ros.config import load_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders.loda import loda_pool
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.layouts import with_published_names

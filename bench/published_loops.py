@@ -20,7 +20,7 @@ from PIL import Image
 from published_code import definitions
 from torch.nn.functional import normalize
 
-from llmseg_ros.config import load_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.encoders.loda import loda_pool
 from llmseg_ros.files import shipped_path

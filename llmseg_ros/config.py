@@ -9,12 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from llmseg_ros.parameter_layout import node_parameters
 from llmseg_ros.settings import ConfigError, build_section, setting
 
 # Of the usual protocol for PASCAL VOC with background (Wang et al., SCLIP, ECCV 2024).
@@ -27,12 +23,6 @@ BACKGROUND_WORDS = (
 TEMPLATES = (
     'text templates: imagenet (80), short (7), photo (1), the published llm_supervision (13) '
     'and maskclip (85), or a file with one a line'
-)
-
-NODE_NAME = 'seg'
-NODE_SECTIONS = (  # of the same file, read by the node or by `llmseg evaluate` alone
-    *('node', 'classes', 'use_sim_time', 'qos_overrides', 'start_type_description_service'),
-    'evaluation',
 )
 
 
@@ -345,42 +335,6 @@ class SegmenterConfig:
     background: BackgroundConfig = BackgroundConfig()
     refine: RefineConfig = RefineConfig()
     images: ImagesConfig = ImagesConfig()
-
-
-def load_config(path: str | Path) -> SegmenterConfig:
-    """Read a configuration file, in the layout of a ROS parameter file or without its wrapping.
-
-    Of a file with the parameters of several nodes those of a node `seg`, in any namespace, count.
-
-    Raises:
-        ConfigError: the file can't be read, or a setting is unknown or out of range.
-    """
-    data = load_sections(path)
-    try:
-        return build_config({key: data[key] for key in data if key not in NODE_SECTIONS})
-    except ConfigError as error:
-        raise ConfigError(f'configuration {path}: {error}') from error
-
-
-def load_sections(path: str | Path) -> Mapping[str, Any]:
-    """Read the settings of a configuration file by section, the node's own among them, unchecked.
-
-    Raises:
-        ConfigError: the file can't be read.
-    """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f'configuration {path}: {error}') from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f'configuration {path} is not YAML: {error}') from error
-    data = {} if data is None else data
-    if not isinstance(data, Mapping):
-        raise ConfigError(f'configuration {path}: expected settings by name')
-    try:
-        return node_parameters(data, NODE_NAME)
-    except ValueError as error:
-        raise ConfigError(f'configuration {path}: {error}') from error
 
 
 def build_config(data: Mapping[str, Any]) -> SegmenterConfig:

@@ -30,10 +30,8 @@ from llmseg_ros.classes import (
     clean_names,
     name_key,
 )
-from llmseg_ros.config import (
-    SegmenterConfig,
-    load_config,
-)
+from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS
 from llmseg_ros.method.refine import available_refiner

@@ -51,7 +51,7 @@ def test_rules_of_no_class_and_second_rules_are_refused() -> None:
 
 @pytest.fixture(scope='module')
 def seg() -> Any:
-    from llmseg_ros.config import load_config
+    from llmseg_ros.config_files import load_config
     from llmseg_ros.files import shipped_path
     from llmseg_ros.segmenter import Segmenter
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from llmseg_ros.config import ConfigError, SegmenterConfig, build_config, load_config
+from llmseg_ros.config import ConfigError, SegmenterConfig, build_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.files import shipped_path
 
 

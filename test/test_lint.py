@@ -37,7 +37,7 @@ def test_clean(command: tuple[str, ...]) -> None:
         ('evaluation/metrics.py', 'llmseg_ros.ros.qos', 1),
         ('bags/topics.py', 'rclpy', 1),
         ('method/fusion.py', 'llmseg_ros.encoders', 1),
-        ('config.py', 'llmseg_ros.classes', 1),
+        ('class_rules.py', 'llmseg_ros.config', 1),
     ],
 )
 def test_import_contract(tmp_path: Path, importer: str, imported: str, broken: int) -> None:

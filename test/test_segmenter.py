@@ -22,8 +22,8 @@ from llmseg_ros.config import (
     RefineConfig,
     SegmenterConfig,
     SubclassesConfig,
-    load_config,
 )
+from llmseg_ros.config_files import load_config
 from llmseg_ros.files import shipped_path
 from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.method.stages import Shared

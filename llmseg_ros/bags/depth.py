@@ -21,7 +21,7 @@ from llmseg_ros.bags.replay import FramePoints, Result, StampedMessages, Step
 from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import CAMERA_INFO_TYPE, IMAGE_TYPE, ODOMETRY_TYPE, TF_TYPES
 from llmseg_ros.bags.transforms import STATIC, frame_tree
-from llmseg_ros.decoding import BadImage
+from llmseg_ros.formats.decoding import BadImage
 from llmseg_ros.mapping.depth_messages import COMPRESSED_DEPTH, info_beside, message_to_depth
 from llmseg_ros.mapping.geometry import (
     Camera,

@@ -21,7 +21,7 @@ from llmseg_ros.bags.files import ZSTD_MAGIC, files_of, opened_file
 from llmseg_ros.bags.storage import BagError, Connection, Storage, Stored, in_time_order
 from llmseg_ros.bags.topics import IMAGE_TYPE, message_types
 from llmseg_ros.evaluation.metrics import IGNORED
-from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 IN_ROS = ('cdr', 'ros1')  # how messages are encoded that can be decoded

@@ -112,7 +112,7 @@ def from_images(
         write_rgbd(folder, depth, intrinsics, trajectory, out, rate, compressed)
         return
     from llmseg_ros.bags.writing import complete_bag, write_camera_bag, write_compressed_bag
-    from llmseg_ros.image_files import images_below
+    from llmseg_ros.formats.image_files import images_below
 
     paths = images_below(folder, out)
     if not paths:

@@ -84,7 +84,7 @@ def bench(
 
 def load_segmenter(config: Path) -> Segmenter:
     """Load the model; every class that is measured gets its subclasses."""
-    from llmseg_ros.config import load_config
+    from llmseg_ros.config_files import load_config
     from llmseg_ros.segmenter import Segmenter
     from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 

@@ -72,8 +72,8 @@ def parse_classes(
     Raises:
         CommandError: the file does not exist, can't be read, or is no class file.
     """
-    from llmseg_ros.class_files import ClassFileError, read_classes_and_rules
     from llmseg_ros.classes import name_key
+    from llmseg_ros.formats.class_files import ClassFileError, read_classes_and_rules
 
     path = os.path.expanduser(value)
     if not is_readable(path):  # unlike Path.is_file, False for any text

@@ -35,7 +35,8 @@ def download(
 
     Example: llmseg download --config config/seg.yaml
     """
-    from llmseg_ros.config import SegmenterConfig, load_config
+    from llmseg_ros.config import SegmenterConfig
+    from llmseg_ros.config_files import load_config
 
     settings = SegmenterConfig() if config is None else load_config(resolve_config(config))
     if encoder is not None:

@@ -259,7 +259,7 @@ def published_names(
 
 def published_papers(config: Path) -> list[str]:
     """Return the papers whose class names a configuration is for, none where it doesn't say."""
-    from llmseg_ros.config import load_sections
+    from llmseg_ros.config_files import load_sections
 
     section = load_sections(config).get('evaluation')
     papers = section.get('names') if isinstance(section, dict) else None

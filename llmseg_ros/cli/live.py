@@ -155,7 +155,7 @@ def named_source(source: str, config: Path | None, topic: str) -> LiveSource:
     """
     from functools import partial
 
-    from llmseg_ros.config import load_config
+    from llmseg_ros.config_files import load_config
     from llmseg_ros.frame_sources import open_source
     from llmseg_ros.live.reader import LiveSource
 
@@ -185,7 +185,7 @@ def demo_photographs() -> LiveSource:
 
 def local_session(source: LiveSource, classes: str, config: Path | None, is_demo: bool) -> Session:
     """Load the model for a source."""
-    from llmseg_ros.config import load_config, load_sections
+    from llmseg_ros.config_files import load_config, load_sections
     from llmseg_ros.live.local import LocalSession
     from llmseg_ros.segmenter import Segmenter
 

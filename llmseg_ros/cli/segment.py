@@ -145,7 +145,7 @@ def load_segmenter(config: Path, names: Sequence[str], rules: Given = ()) -> Seg
     image sees the same subclasses; without an answer the classes stand under what is known.
     """
     from llmseg_ros.class_rules import clean_rules
-    from llmseg_ros.config import load_config
+    from llmseg_ros.config_files import load_config
     from llmseg_ros.evaluation.variants import SubclassesError, load_with_known, look_up_subclasses
 
     accepted = accepted_names(names)

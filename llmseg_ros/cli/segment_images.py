@@ -33,7 +33,7 @@ def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
     Raises:
         CommandError: a folder or glob has no images, or it is none of these.
     """
-    from llmseg_ros.image_files import images_below, is_image_name
+    from llmseg_ros.formats.image_files import images_below, is_image_name
 
     found: dict[str, Path] = {}
     for argument in arguments:
@@ -54,7 +54,7 @@ def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
 
 def known_images() -> str:
     """Return how the names of images end."""
-    from llmseg_ros.image_files import IMAGE_SUFFIXES
+    from llmseg_ros.formats.image_files import IMAGE_SUFFIXES
 
     return ', '.join(sorted(IMAGE_SUFFIXES))
 
@@ -105,7 +105,7 @@ def read_image(path: Path, sixteen_bit: str = 'high_byte') -> NDArray[np.uint8]:
     Raises:
         ValueError: it does not open; the message does not repeat the path.
     """
-    from llmseg_ros.image_files import read_image_file
+    from llmseg_ros.formats.image_files import read_image_file
 
     return read_image_file(path, sixteen_bit)
 

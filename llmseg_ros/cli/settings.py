@@ -50,7 +50,8 @@ def read_settings(path: Path, encoder: str, chosen: dict[str, str]) -> Segmenter
         ConfigError: the configuration can't be used.
         typer.BadParameter: there is no such encoder, fusion or refiner.
     """
-    from llmseg_ros.config import EncoderConfig, load_config
+    from llmseg_ros.config import EncoderConfig
+    from llmseg_ros.config_files import load_config
     from llmseg_ros.evaluation.variants import VALUES, choices_of, with_setting
 
     settings = load_config(path)

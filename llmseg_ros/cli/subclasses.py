@@ -92,7 +92,7 @@ def subclasses(
       llmseg subclasses cat --base-url http://127.0.0.1:8000/v1 --model llama3.2
     """
     from llmseg_ros.classes import clean_names
-    from llmseg_ros.config import load_config
+    from llmseg_ros.config_files import load_config
 
     cleaned, messages = clean_names(name for item in names or () for name in split_names(item))
     for message in messages:

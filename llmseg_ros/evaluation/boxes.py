@@ -19,7 +19,7 @@ from llmseg_ros.evaluation.datasets import (
     read_lines,
     read_rgb,
 )
-from llmseg_ros.image_files import is_image_name
+from llmseg_ros.formats.image_files import is_image_name
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.system.ahead import map_ahead
 

@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.class_files import ClassFile, ClassFileError, read_class_file
 from llmseg_ros.classes import BACKGROUND_ID, BACKGROUND_NAMES, clean_names, name_key
 from llmseg_ros.evaluation.metrics import IGNORED
-from llmseg_ros.image_files import ImageFileError, is_image_name, opened_image, read_image_file
+from llmseg_ros.formats.class_files import ClassFile, ClassFileError, read_class_file
+from llmseg_ros.formats.image_files import (
+    ImageFileError,
+    is_image_name,
+    opened_image,
+    read_image_file,
+)
 
 VALUE_MODES = ('1', 'L', 'P', 'I;16', 'I')  # of Pillow: one whole number per pixel
 NO_CLASS = 65534  # id of the label values that the dataset does not define

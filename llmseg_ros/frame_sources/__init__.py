@@ -33,9 +33,9 @@ def open_source(source: str, topic: str = '', sixteen_bit: str = 'high_byte') ->
         SourceError: it can't be used.
     """
     from llmseg_ros.bags.files import METADATA, is_bag_file
+    from llmseg_ros.formats.image_files import is_image_name
     from llmseg_ros.frame_sources.bag_frames import open_bag_frames
     from llmseg_ros.frame_sources.pictures import open_pictures
-    from llmseg_ros.image_files import is_image_name
 
     if is_camera(source):
         from llmseg_ros.frame_sources.cameras import open_camera

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmseg_ros.formats.image_files import (
+    IMAGE_SUFFIXES,
+    ImageFileError,
+    images_below,
+    read_image_file,
+)
 from llmseg_ros.frame_sources.frames import FrameSource, SourceError, TimedFrame
-from llmseg_ros.image_files import IMAGE_SUFFIXES, ImageFileError, images_below, read_image_file
 
 
 def open_pictures(path: Path, sixteen_bit: str = 'high_byte') -> FrameSource:

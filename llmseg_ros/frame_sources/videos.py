@@ -10,7 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.decoding import MAX_PIXELS
+from llmseg_ros.formats.decoding import MAX_PIXELS
 from llmseg_ros.frame_sources.frames import FrameSource, SourceError, TimedFrame
 
 # FFmpeg also reads text, playlists and addresses, which are none that people mean.

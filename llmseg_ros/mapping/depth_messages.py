@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from llmseg_ros.decoding import BadImage, decode
-from llmseg_ros.images import ENCODINGS, check_size
+from llmseg_ros.formats.decoding import BadImage, decode
+from llmseg_ros.formats.image_messages import ENCODINGS, check_size
 from llmseg_ros.mapping.geometry import Floats, depth_in_metres
 
 KINDS = {'16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}

@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llmseg_ros.evaluation.datasets import read_rgb
-from llmseg_ros.image_files import SIXTEEN_BIT_GREY, ImageFileError, grey_values, opened_image
+from llmseg_ros.formats.image_files import (
+    SIXTEEN_BIT_GREY,
+    ImageFileError,
+    grey_values,
+    opened_image,
+)
 from llmseg_ros.mapping.geometry import (
     Camera,
     Floats,

@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from llmseg_ros.images import image_to_rgb
+from llmseg_ros.formats.image_messages import image_to_rgb
 from llmseg_ros.msg import ClassMaskArray
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import array_to_image

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from llmseg_ros.classes import BACKGROUND_ID, name_key
-from llmseg_ros.decoding import BadImage
+from llmseg_ros.formats.decoding import BadImage
 from llmseg_ros.mapping.depth_messages import message_to_depth
 from llmseg_ros.mapping.geometry import (
     Camera,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 
-from llmseg_ros.images import image_to_rgb
+from llmseg_ros.formats.image_messages import image_to_rgb
 from llmseg_ros.live.frames import ClassShare, LiveFrame
 from llmseg_ros.msg import ClassMaskArray
 from llmseg_ros.ros.pipeline import seconds

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from llmseg_ros.config import ConfigError, SegmenterConfig, load_sections
+from llmseg_ros.config import ConfigError, SegmenterConfig
+from llmseg_ros.config_files import load_sections
 from llmseg_ros.files import writing
 from llmseg_ros.ros.isolation import isolated_graph
 from llmseg_ros.ros.processes import ProcessError, interruptible, process, wait_for

@@ -17,11 +17,11 @@ from rclpy.signals import SignalHandlerOptions
 
 from llmseg_ros.classes import name_key
 from llmseg_ros.config import SegmenterConfig, build_config
+from llmseg_ros.formats.parameter_layout import PARAMETERS, node_parameters
 from llmseg_ros.live.frames import LiveFrame
 from llmseg_ros.live.session import LiveError, describe_class
 from llmseg_ros.live.thresholds import describe_thresholds
 from llmseg_ros.msg import LabelMap
-from llmseg_ros.parameter_layout import PARAMETERS, node_parameters
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.live_parts import TOPICS, PartCollector, Parts, to_live_frame
 from llmseg_ros.ros.pipeline import seconds

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
-from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.depth_results import DepthResults
 from llmseg_ros.ros.depth_subscription import HeldDepth
 from llmseg_ros.ros.parameters import NodeConfig

@@ -16,7 +16,7 @@ import sklearn.metrics
 from PIL import Image
 
 from llmseg_ros.cli.common import progress
-from llmseg_ros.config import load_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.evaluation.datasets import Dataset, folder_dataset
 from llmseg_ros.evaluation.evaluate import MOST_UNSCORED, Evaluator, score_images
 from llmseg_ros.evaluation.variants import ABLATED, find_subclasses, make_variants, with_setting

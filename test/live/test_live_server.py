@@ -19,7 +19,7 @@ import websocket
 import yaml
 from PIL import Image
 
-from llmseg_ros.config import load_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.live.app import MOST_REQUESTS
 from llmseg_ros.live.hub import MOST_VIEWERS
 from llmseg_ros.subclasses.packs import load_pack

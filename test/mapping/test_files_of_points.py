@@ -15,7 +15,7 @@ from plyfile import PlyData
 
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.files import WriteError
-from llmseg_ros.images import BadImage
+from llmseg_ros.formats.image_messages import BadImage
 from llmseg_ros.mapping.depth_messages import message_to_depth
 from llmseg_ros.mapping.geometry import GeometryError
 from llmseg_ros.mapping.ply import write_ply

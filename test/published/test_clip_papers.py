@@ -12,7 +12,8 @@ import torch
 from tiny import NAME, VISION
 
 from llmseg_ros.candidates import unit_features
-from llmseg_ros.config import OpenClipConfig, load_config
+from llmseg_ros.config import OpenClipConfig
+from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders.open_clip import OpenClipEncoder
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.layouts import with_published_names

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate, normalize
 
-from llmseg_ros.config import load_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.files import shipped_path
 from llmseg_ros.segmenter import Segmenter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmseg_ros.classes import clean_names
-from llmseg_ros.config import load_config, load_sections
+from llmseg_ros.config_files import load_config, load_sections
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.evaluation.datasets import DatasetError, folder_dataset, read_lines
 from llmseg_ros.evaluation.layouts import LAYOUTS, with_published_names

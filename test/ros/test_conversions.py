@@ -12,8 +12,8 @@ import cv2
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from llmseg_ros import images
-from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats import image_messages
+from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.conversions import (
     array_to_image,
     confidence_to_image,
@@ -31,9 +31,9 @@ FOUR_COLOURS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
 def with_converter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert colours by cv_bridge, as where it is installed, and by rosbags-image alone."""
     if request.param == 'rosbags':
-        converters = (images.rosbags_converter(),)
-        monkeypatch.setattr(images, 'color_converters', lambda: converters)
-    elif images.cv_bridge_converter() is None:
+        converters = (image_messages.rosbags_converter(),)
+        monkeypatch.setattr(image_messages, 'color_converters', lambda: converters)
+    elif image_messages.cv_bridge_converter() is None:
         pytest.skip('cv_bridge is not here, or does not work with this NumPy')
 
 

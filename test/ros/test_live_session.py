@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
 
-from llmseg_ros.config import load_config
+from llmseg_ros.config_files import load_config
 from llmseg_ros.live.frames import LiveFrame
 from llmseg_ros.live.session import LiveError
 from llmseg_ros.ros.conversions import array_to_image, labels_to_image

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
 
-from llmseg_ros.images import image_to_rgb
+from llmseg_ros.formats.image_messages import image_to_rgb
 from llmseg_ros.ros.conversions import array_to_image
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
-from llmseg_ros.images import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats.image_messages import ENCODINGS, BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.system.memory import process_memory_mib
 
 sides = st.integers(1, 64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from llmseg_ros.decoding import (
+from llmseg_ros.formats.decoding import (
     AS_STORED,
     BITS_PER_SAMPLE,
     BadImage,
@@ -20,7 +20,7 @@ from llmseg_ros.decoding import (
     check_tiff_colours,
     tiff_tag,
 )
-from llmseg_ros.images import to_eight_bits
+from llmseg_ros.formats.image_messages import to_eight_bits
 
 IMAGE_SUFFIXES = frozenset(
     ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmseg_ros.class_files import (
+from llmseg_ros.formats.class_files import (
     WHAT_IT_IS,
     ClassFileError,
     read_class_file,

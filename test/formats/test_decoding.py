@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from llmseg_ros.decoding import BadImage, NotAnImage, decode
+from llmseg_ros.formats.decoding import BadImage, NotAnImage, decode
 
 PHOTOGRAPH = Image.fromarray(skimage.data.astronaut()[:200, :240])
 OTHER = Image.fromarray(skimage.data.coffee()[:200, :240])

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.decoding import MAX_PIXELS, NotAnImage, decode
-from llmseg_ros.decoding import BadImage as BadImage  # of messages as of files
+from llmseg_ros.formats.decoding import MAX_PIXELS, NotAnImage, decode
+from llmseg_ros.formats.decoding import BadImage as BadImage  # of messages as of files
 
 FORMAT = re.compile(r'(?P<encoding>\w+) *; *(jpeg|jpg|png|tiff?) compressed *(?P<target>.*)')
 Converter = Callable[[NDArray[np.uint8], str, str], NDArray[np.uint8]]

@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmseg_ros.image_files import ImageFileError, read_image_file
-from llmseg_ros.images import BadImage, compressed_to_rgb, image_to_rgb, to_eight_bits
+from llmseg_ros.formats.image_files import ImageFileError, read_image_file
+from llmseg_ros.formats.image_messages import (
+    BadImage,
+    compressed_to_rgb,
+    image_to_rgb,
+    to_eight_bits,
+)
 
 COLOUR = np.array([180, 90, 30], np.uint8)
 SCENE = np.broadcast_to(COLOUR, (32, 48, 3))
