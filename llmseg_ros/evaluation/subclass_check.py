@@ -142,7 +142,7 @@ def count_image(checked: ClassCheck, maps_nhw: NDArray[np.float32], sight: Sight
 def similarities(
     features: ImageFeatures, vocabulary: Vocabulary, segmenter: Segmenter
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the (n, h, w) similarities of the patches with the names of each class, its own first."""
+    """Yield the (n, h, w) similarities of the patches with the names of each class, own first."""
     import torch
 
     fusion = replace(segmenter.config.fusion, name='max', superclass=True)

@@ -129,7 +129,7 @@ def test_the_picture_is_that_of_most_patches_else_the_nearest() -> None:
     from llmseg_ros.evaluation.subclass_check import Sight
 
     contest = Contest('tabby')
-    for image, won, lead in (('a', 0, -0.3), ('b', 0, -0.1), ('c', 0, -0.2)):
+    for image, lead in (('a', -0.3), ('b', -0.1), ('c', -0.2)):
         sight = Sight(image, np.zeros((4, 4, 3), np.uint8), np.ones((2, 2), np.uint16))
         contest.take(np.zeros((2, 2), bool), 0, lead, sight)
     assert (contest.won, contest.sight.image, contest.lead) == (0, 'b', -0.1)
