@@ -93,7 +93,7 @@ def report(checked: Sequence[ClassCheck], images: int, out: Path | None) -> list
 
 def rows_of(item: ClassCheck) -> list[tuple[str, ...]]:
     """Return the lines of a class, those that win on most patches first."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for contest in sorted(item.contests, key=lambda contest: (-contest.won, -contest.lead)):
         won, first = (100 * count / item.patches for count in (contest.won, contest.first))
         shares = (f'{won:.1f} %', f'{first:.1f} %') if contest.won else ('never', '-')
