@@ -1,8 +1,8 @@
 """Build every open_clip model that can be used, with random weights, and encode a photograph.
 
 One after another, the smallest first, each in a process of its own under a limit of memory; models
-whose weights alone do not fit are named and left out. What is in --out is not done again. No network
-is used. Nothing is said about quality.
+whose weights alone do not fit are named and left out. What is in --out is not done again. No
+network is used. Nothing is said about quality.
 
     .venv/bin/python bench/open_clip_models.py --limit-gb 8 --out models.json
 """
