@@ -240,7 +240,12 @@ def check_quality(
     found: dict[str, Subclasses], config: SegmenterConfig, wanted: bool
 ) -> dict[str, Filtered]:
     """Filter the subclasses by the configured encoder's text side, by spelling without it."""
-    from llmseg_ros.subclasses.quality import Filtered, filter_subclasses, meaning_of
+    from llmseg_ros.subclasses.quality import (
+        Filtered,
+        filter_subclasses,
+        meaning_of,
+        membership_of,
+    )
 
     lists = {name: item.names for name, item in found.items()}
     if not wanted:
@@ -255,7 +260,7 @@ def check_quality(
     except EncoderUnavailable as error:
         note(f'{error}; subclasses are checked by their spelling alone')
         return filter_subclasses(lists)
-    return filter_subclasses(lists, meaning_of(encoder))
+    return filter_subclasses(lists, meaning_of(encoder), membership_of(encoder))
 
 
 def import_pack(resolver: Resolver, path: Path, n: int) -> None:
@@ -335,6 +340,7 @@ def as_json(name: str, found: Subclasses, checked: Filtered) -> dict[str, Any]:
         'name': name,
         'kept': list(checked.kept),
         'dropped': [dataclasses.asdict(drop) for drop in checked.dropped],
+        'taken': list(checked.taken),
         'source': found.source,
         'asked_at': found.asked_at,
     }
