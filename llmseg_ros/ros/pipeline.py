@@ -137,7 +137,10 @@ class FramePipeline:
             self._log('info', camera, 'jump', f'time went back by {jump:.1f} s')
         if self.wanted(camera):
             held = camera.depth.hold(message.header, self.config.depth_slop)
-            self._finder.put(TakenFrame(camera, message, held), camera)
+            due = camera.due(self.config.max_rate, time.monotonic())
+            # One that is not due still takes the place of an older one that waits.
+            if not self._finder.put(TakenFrame(camera, message, held), camera, anew=due):
+                camera.statistics.count('above_rate')
         else:
             camera.statistics.count('unwanted')
 
