@@ -94,10 +94,11 @@ def make_nodes(context: LaunchContext) -> list[Node]:
         parameters['classes'] = [name.strip() for name in given['classes'].split(',')]
     cameras = topics_of_cameras(given['cameras'], given['image'])
     if cameras:
-        parameters['node.cameras'] = list(cameras)
-        if compressed := [n for n, topic in cameras.items() if topic.endswith(COMPRESSED)]:
+        parameters['node.cameras'] = [name for name, _ in cameras]
+        if compressed := [name for name, topic in cameras if topic.endswith(COMPRESSED)]:
             parameters['node.compressed_cameras'] = compressed
-    images = {f'~/{name}/image': topic.removesuffix(COMPRESSED) for name, topic in cameras.items()}
+    images = [(f'~/{name}/image', topic.removesuffix(COMPRESSED)) for name, topic in cameras]
+    images = images or [('image', given['image'])]
     seg = LifecycleNode(
         package='llmseg_ros',
         executable='seg_node',
@@ -105,16 +106,15 @@ def make_nodes(context: LaunchContext) -> list[Node]:
         namespace=given['namespace'],
         output='screen',
         parameters=[given['config'], parameters],
-        remappings=list((images or {'image': given['image']}).items()),
+        remappings=images,
         ros_arguments=['--log-level', given['log_level']],
         # A process started while the launch fails is not ended by it: it ends itself.
         additional_env={'LLMSEG_LAUNCH_PID': str(os.getpid())},
     )
     namespace = given['namespace'].strip('/')
     prefix = f'/{namespace}' if namespace else ''
-    first = next(iter(cameras), '')  # of several cameras RViz shows the first
-    image = next(iter(images.values()), given['image'])
-    below = f'{prefix}/seg/{first}' if first else f'{prefix}/seg'
+    image = images[0][1]  # of several cameras RViz shows the first
+    below = f'{prefix}/seg/{cameras[0][0]}' if cameras else f'{prefix}/seg'
     topics = ('labels', 'masks', 'confidence', 'overlay')
     rviz = Node(
         package='rviz2',
@@ -131,8 +131,8 @@ def make_nodes(context: LaunchContext) -> list[Node]:
     return [seg, rviz]
 
 
-def topics_of_cameras(cameras: str, image: str) -> dict[str, str]:
-    """Return the image topic of each camera by its name; empty where there are no names.
+def topics_of_cameras(cameras: str, image: str) -> list[tuple[str, str]]:
+    """Return name and image topic of each camera; none where there are no names.
 
     Raises:
         ValueError: there is not a topic for each camera.
@@ -140,7 +140,7 @@ def topics_of_cameras(cameras: str, image: str) -> dict[str, str]:
     if not cameras:
         if CAMERA in image or ',' in image:
             raise ValueError(f'image is {image!r}, and cameras has no names for it')
-        return {}
+        return []
     names = [name.strip() for name in cameras.split(',')]
     topics = [topic.strip() for topic in image.split(',')]
     if len(topics) == 1 and CAMERA in image:
@@ -150,7 +150,9 @@ def topics_of_cameras(cameras: str, image: str) -> dict[str, str]:
             f'image is {image!r} for {len(names)} cameras: give a topic for each, separated by '
             f'commas, or one with {CAMERA} in it, such as /{CAMERA}/image_raw'
         )
-    return dict(zip(names, topics, strict=True))
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f'cameras is {cameras!r}: give each camera a name of its own')
+    return list(zip(names, topics, strict=True))
 
 
 def check_arguments(given: dict[str, str]) -> None:

@@ -182,6 +182,8 @@ def remappings(node: Any) -> dict[str, str]:
         ('front, rear', '/front/image', "image is '/front/image' for 2 cameras: give a topic for"),
         ('front', '/a, /b', 'for 1 cameras: give a topic for each, separated by commas'),
         ('', '/{camera}/image', 'and cameras has no names for it'),
+        ('a, a', '/{camera}/image', "cameras is 'a, a': give each camera a name of its own"),
+        ('a,', '/{camera}/image', "cameras is 'a,': give each camera a name of its own"),
     ],
 )
 def test_topics_that_do_not_fit_the_cameras_are_refused(
