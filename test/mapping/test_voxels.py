@@ -149,7 +149,7 @@ def test_a_first_pose_out_of_this_world_is_refused(metres: float) -> None:
     voxels = VoxelMap(voxel_m=0.05)
     away = EYE.copy()
     away[1, 3] = metres
-    with pytest.raises(GeometryError, match='m from the origin, too far for voxels of 0.05 m'):
+    with pytest.raises(GeometryError, match=r'm from the origin, too far for voxels of 0\.05 m'):
         voxels.add(*view((0, 0, 1, 1, 1)), away)
     assert (len(voxels), voxels.views) == (0, 0)
 
