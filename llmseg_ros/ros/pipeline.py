@@ -197,9 +197,7 @@ class FramePipeline:
         resumed = time.perf_counter()
         segmentation = self._in_memory(lambda: self._segmenter.finish(frame.found))
         segmented = time.perf_counter()
-        self._results.publish(
-            frame.found.rgb, segmentation, frame.header, self.config.label_encoding
-        )
+        self._results.publish(frame.found.rgb, segmentation, frame.header, self.config)
         published = time.perf_counter()
         timings_ms = {
             'convert': frame.convert_ms,
