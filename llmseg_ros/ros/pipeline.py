@@ -187,7 +187,7 @@ class FramePipeline:
         camera, header, rgb = frame.camera, frame.header, frame.found.rgb
         segmentation = self._in_memory(camera, lambda: self._segmenter.finish(frame.found))
         segmented = time.perf_counter()
-        camera.results.publish(rgb, segmentation, header, self.config.label_encoding)
+        camera.results.publish(rgb, segmentation, header, self.config)
         published = time.perf_counter()
         timings_ms = {
             'convert': frame.convert_ms,
