@@ -17,13 +17,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from llmseg_ros.class_rules import Given, clean_rules
-from llmseg_ros.classes import (
-    BACKGROUND_NAMES,
-    ClassRegistry,
-    ClassUpdate,
-    clean_names,
-    name_key,
-)
+from llmseg_ros.classes import ClassRegistry, ClassUpdate, all_taken, clean_names
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.compat import with_message_info
@@ -164,9 +158,7 @@ class ClassListInterface:
         except Exception as error:  # whatever the encoder raises is told to whoever asked
             response.message = str(error)[:MAX_MESSAGE]
         else:
-            in_force = {name_key(entry.name) for entry in update.classes} | set(BACKGROUND_NAMES)
-            all_taken = all(name_key(name) in in_force for name in request.names)
-            response.success = all_taken and not update.rules_refused
+            response.success = all_taken(request.names, update) and not update.rules_refused
             response.message = '; '.join(update.messages)[:MAX_MESSAGE]
         finally:
             self._waiting -= 1

@@ -144,6 +144,16 @@ class Resolver:
             self._asker.want(self.missing(known), on_ready)
         return known
 
+    def resolve_too(self, names: Iterable[str]) -> dict[str, Subclasses]:
+        """Return what is known now of names beside the class list; ask for the rest as well.
+
+        They are asked for after those of the list, and given up with it; `resolve` gives what came.
+        """
+        known = {name: self.resolve(name) for name in names}
+        if self._client is not None:
+            self._asker.want_too(self.missing(known))
+        return known
+
     def missing(self, known: Mapping[str, Subclasses]) -> list[str]:
         """Return the names, of those resolved, that a language model is worth asking for."""
         return [name for name, found in known.items() if self._worth_asking(name, found)]
