@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from llmseg_ros.system.frame_statistics import FrameStatistics
+
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
     DiagnosticStatus.WARN,
@@ -82,6 +84,24 @@ def problems(health: Health) -> Iterator[tuple[bytes, str]]:
         yield WARN, health.depth_error
     if health.asking_error:
         yield WARN, f'no subclasses from the language model: {health.asking_error}'
+
+
+def frame_values(counts: FrameStatistics) -> dict[str, object]:
+    """Return what became of frames, and how long it took, to look up."""
+    values: dict[str, object] = {
+        'frames in': counts.received,
+        'frames out': counts.published,
+        'frames dropped': counts.dropped,
+        'frames rejected': counts.rejected,
+        'frames lost to errors': counts.failed,
+        'frames nobody wanted': counts.unwanted,
+        'clouds out': counts.clouds,
+        'frames without depth': counts.without_depth,
+        'results per second': counts.rate_hz(),
+    }
+    for stage, (median, p95) in counts.percentiles_ms().items():
+        values[f'{stage} p50 ms'], values[f'{stage} p95 ms'] = median, p95
+    return values
 
 
 def make_status(

@@ -74,14 +74,17 @@ class ImageSubscription:
 
 
 def subscribe_to_camera(
-    node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+    node: Node,
+    config: NodeConfig,
+    take: Callable[[Image | CompressedImage], None],
+    image: str = 'image',
 ) -> ImageSubscription:
-    """Hear the camera, raw or compressed."""
+    """Hear a camera, raw or compressed, on the topic that `image` is remapped to."""
     compressed = config.image_transport == 'compressed'
     return ImageSubscription(
         node,
         CompressedImage if compressed else Image,
-        node.resolve_topic_name('image') + (COMPRESSED if compressed else ''),
+        node.resolve_topic_name(image) + (COMPRESSED if compressed else ''),
         take,
         config.image_reliability,
         config.image_depth,

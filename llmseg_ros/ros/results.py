@@ -29,14 +29,14 @@ class ResultPublishers:
     What nobody subscribes to is not computed.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Advertise the topics; they stay silent until the node is active."""
+    def __init__(self, node: LifecycleNode, below: str = '~/') -> None:
+        """Advertise the topics below a name; they stay silent until the node is active."""
         self._node = node
         create = partial(node.create_lifecycle_publisher, event_callbacks=qos.SILENT_PUBLISHER)
-        self._labels = create(Image, '~/labels', qos.RESULTS)
-        self._masks = create(ClassMaskArray, '~/masks', qos.RESULTS)
-        self._confidence = create(Image, '~/confidence', qos.PICTURES)
-        self._overlay = create(Image, '~/overlay', qos.PICTURES)
+        self._labels = create(Image, f'{below}labels', qos.RESULTS)
+        self._masks = create(ClassMaskArray, f'{below}masks', qos.RESULTS)
+        self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
+        self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
         self._all = (self._labels, self._masks, self._confidence, self._overlay)
 
     def wanted(self) -> bool:

@@ -19,8 +19,8 @@ IMAGES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': Com
 MAX_TOPICS = 5  # named as those that could be meant
 
 
-def silent_images(node: Node, images: ImageSubscription) -> str:
-    """Say why no frame has come for a while."""
+def silent_images(node: Node, images: ImageSubscription, image: str = 'image') -> str:
+    """Say why no frame has come for a while; `image` is what a topic is remapped from."""
     publishers = node.get_publishers_info_by_topic(images.topic)
     kinds = {end.topic_type for end in publishers}
     heard = [end for end in publishers if IMAGES.get(end.topic_type) is images.kind]
@@ -32,7 +32,9 @@ def silent_images(node: Node, images: ImageSubscription) -> str:
         )
         return f'{begin}, though {names} publishes it: {lost_frames(best_effort)}'
     if kinds:
-        return f'{begin}: it has {", ".join(sorted(kinds))}{how_to_hear(images.topic, kinds)}'
+        return (
+            f'{begin}: it has {", ".join(sorted(kinds))}{how_to_hear(images.topic, kinds, image)}'
+        )
     others = {
         topic: set(types) & set(IMAGES)
         for topic, types in node.get_topic_names_and_types()
@@ -42,9 +44,11 @@ def silent_images(node: Node, images: ImageSubscription) -> str:
     others = {topic: types for topic, types in others.items() if not topic.startswith(own)}
     for topic in (images.topic + COMPRESSED, images.topic.removesuffix(COMPRESSED)):
         if topic in others:
-            return f'{begin}, only on {topic}{how_to_hear(topic, others[topic])}'
+            return f'{begin}, only on {topic}{how_to_hear(topic, others[topic], image)}'
     there = ', '.join(sorted(others)[:MAX_TOPICS])
-    hint = f'remap it (image:=TOPIC): images are on {there}' if there else 'is the camera started?'
+    hint = (
+        f'remap it ({image}:=TOPIC): images are on {there}' if there else 'is the camera started?'
+    )
     return f'{begin}: nobody publishes it; {hint}'
 
 
@@ -63,12 +67,12 @@ def lost_frames(best_effort: bool) -> str:
     )
 
 
-def how_to_hear(topic: str, kinds: set[str]) -> str:
+def how_to_hear(topic: str, kinds: set[str], image: str) -> str:
     """Say which parameter makes the node hear a topic; empty where none does."""
     if 'sensor_msgs/msg/Image' in kinds:
-        return f': set node.image_transport to raw and remap image to {topic}'
+        return f': set node.image_transport to raw and remap {image} to {topic}'
     if 'sensor_msgs/msg/CompressedImage' in kinds:
-        remap = f' and remap image to {topic.removesuffix(COMPRESSED)}'
+        remap = f' and remap {image} to {topic.removesuffix(COMPRESSED)}'
         if not topic.endswith(COMPRESSED):
             return f'; rename it to {topic}{COMPRESSED} and set node.image_transport to compressed'
         return f': set node.image_transport to compressed{remap}'
