@@ -49,6 +49,7 @@ class Found:
         passed: the candidates.
         fused: their (k + 1, h, w) logits and background's, or those of their names.
         features: of the image.
+        encoder: they are of.
     """
 
     rgb: NDArray[np.uint8]
@@ -60,6 +61,7 @@ class Found:
     passed: Candidates | None = None
     fused: torch.Tensor | NameLogits | None = None
     features: ImageFeatures | None = None
+    encoder: str = ''
 
     @cached_property
     def candidates(self) -> frozenset[int]:

@@ -294,8 +294,9 @@ class Segmenter:
         shared = Shared() if shared is None else shared
         clock = StageClock(shared, started)
         clock.lap('encode')
+        begun = rgb, vocabulary, config, shared, clock
         if not vocabulary.classes:
-            return Found(rgb, vocabulary, config, shared, clock, features=features)
+            return Found(*begun, features=features, encoder=self.encoder.name)
         gate = vocabulary, config.gate
         stages = config.fusion, config.background
         by_name = config.background.name in BY_PROBABILITY
@@ -314,7 +315,7 @@ class Segmenter:
 
             fused = shared.once(('fuse', *gate, *stages), fuse)
             clock.lap('fuse')
-        return Found(rgb, vocabulary, config, shared, clock, scores_c, candidates, fused, features)
+        return Found(*begun, scores_c, candidates, fused, features, self.encoder.name)
 
     def finish(self, found: Found) -> Segmentation:
         """Do the second part of `segment`: refine what was found to labels at image size."""

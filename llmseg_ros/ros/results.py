@@ -10,7 +10,8 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from llmseg_ros.msg import ClassMaskArray
+from llmseg_ros.candidates import Found
+from llmseg_ros.msg import ClassMaskArray, PatchFeatures
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
     array_to_image,
@@ -19,12 +20,13 @@ from llmseg_ros.ros.conversions import (
     labels_to_image,
     segmentation_to_masks,
 )
+from llmseg_ros.ros.features import found_to_features
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.visualize import overlay
 
 
 class ResultPublishers:
-    """Publish labels, masks, confidence and overlay, each with the frame's own header.
+    """Publish labels, masks, confidence, overlay and features, each with the frame's own header.
 
     What nobody subscribes to is not computed.
     """
@@ -37,7 +39,8 @@ class ResultPublishers:
         self._masks = create(ClassMaskArray, f'{below}masks', qos.RESULTS)
         self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
         self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
-        self._all = (self._labels, self._masks, self._confidence, self._overlay)
+        self._features = create(PatchFeatures, f'{below}features', qos.CLOUDS)
+        self._all = (self._labels, self._masks, self._confidence, self._overlay, self._features)
 
     def wanted(self) -> bool:
         """Return whether anyone subscribes to any result."""
@@ -58,6 +61,11 @@ class ResultPublishers:
         if self._overlay.get_subscription_count():
             picture = overlay(rgb, segmentation.labels)
             self._overlay.publish(array_to_image(picture, 'rgb8', header))
+
+    def publish_features(self, found: Found, header: Header) -> None:
+        """Publish the patches that the classes of an image were compared with."""
+        if self._features.get_subscription_count():
+            self._features.publish(found_to_features(found, header))
 
     def destroy(self) -> None:
         """Withdraw the topics."""
