@@ -9,6 +9,7 @@ from concurrent.futures import Future as PoolFuture
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -44,7 +45,7 @@ class CallQueue:
         self._waiting = 0
         self._thread = ThreadPoolExecutor(1, name)
         self._name = node.resolve_service_name(name)
-        node.create_service(kind, name, self._on_call, qos_profile=CALLS)
+        create_waiting_service(node, kind, name, self._on_call, qos_profile=CALLS)
 
     def stop(self) -> None:
         """Answer nothing more; what is in work is not waited for."""
@@ -72,6 +73,14 @@ class CallQueue:
         if time.monotonic() > deadline:
             raise late()
         return self._answer(request, deadline)
+
+
+def create_waiting_service(node: Node, kind: Any, name: str, call: Any, **options: Any) -> None:
+    """Create a service whose callback awaits something while the node does other things.
+
+    In the node's own group of callbacks no other would be called meanwhile, not even for a frame.
+    """
+    node.create_service(kind, name, call, callback_group=ReentrantCallbackGroup(), **options)
 
 
 def late() -> Refused:

@@ -18,7 +18,7 @@ from llmseg_ros.class_rules import Given, clean_rules
 from llmseg_ros.classes import ClassRegistry, ClassUpdate, all_taken, clean_names
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
-from llmseg_ros.ros.calls import MAX_MESSAGE, awaitable
+from llmseg_ros.ros.calls import MAX_MESSAGE, awaitable, create_waiting_service
 from llmseg_ros.ros.compat import with_message_info
 from llmseg_ros.ros.conversions import (
     given_rules,
@@ -81,7 +81,7 @@ class ClassListInterface:
         self._seen: deque[int] = deque(maxlen=32)
         self._on_change = on_change
         self._publishers: dict[str, Any] = {}
-        node.create_service(SetClasses, '~/set_classes', self._on_set_classes)
+        create_waiting_service(node, SetClasses, '~/set_classes', self._on_set_classes)
         node.create_service(GetClasses, '~/get_classes', self._on_get_classes)
         for profile in (qos.LATCHED, qos.UNLATCHED):
             node.create_subscription(
