@@ -11,8 +11,9 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from llmseg_ros.candidates import Found
 from llmseg_ros.method.components import find_components
-from llmseg_ros.msg import ClassMaskArray
+from llmseg_ros.msg import ClassMaskArray, PatchFeatures
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
     array_to_image,
@@ -22,13 +23,14 @@ from llmseg_ros.ros.conversions import (
     labels_to_image,
     segmentation_to_masks,
 )
+from llmseg_ros.ros.features import found_to_features
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.visualize import overlay
 
 
 class ResultPublishers:
-    """Publish labels, masks, detections, confidence and overlay with the frame's own header.
+    """Publish labels, masks, detections, confidence, overlay and features, by the frame's header.
 
     What nobody subscribes to is not computed.
     """
@@ -41,7 +43,8 @@ class ResultPublishers:
         self._masks = create(ClassMaskArray, f'{below}masks', qos.RESULTS)
         self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
         self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
-        self._all = [self._labels, self._masks, self._confidence, self._overlay]
+        self._features = create(PatchFeatures, f'{below}features', qos.CLOUDS)
+        self._all = [self._labels, self._masks, self._confidence, self._overlay, self._features]
         self._detections = None
         if importlib.util.find_spec('vision_msgs') is not None:
             from vision_msgs.msg import Detection2DArray
@@ -82,6 +85,10 @@ class ResultPublishers:
             self._masks.publish(segmentation_to_masks(segmentation, header, instances))
         if detections:
             self._detections.publish(components_to_detections(components, header))
+    def publish_features(self, found: Found, header: Header) -> None:
+        """Publish the patches that the classes of an image were compared with."""
+        if self._features.get_subscription_count():
+            self._features.publish(found_to_features(found, header))
 
     def destroy(self) -> None:
         """Withdraw the topics."""
