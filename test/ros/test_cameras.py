@@ -37,7 +37,7 @@ from llmseg_ros.system.frame_statistics import FrameStatistics
 
 CAT = data.chelsea()
 CUP = np.ascontiguousarray(data.coffee()[::2, ::2])
-LABELLED = ('labels', 'masks', 'confidence', 'overlay')
+LABELLED = ('labels', 'masks', 'confidence', 'overlay', 'features')
 WITH_DEPTH = ('points', 'mask', 'depth', 'camera_info')
 
 
