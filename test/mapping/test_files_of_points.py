@@ -66,7 +66,7 @@ def test_ply(tmp_path: Path) -> None:
 def test_ply_far_from_its_origin(tmp_path: Path) -> None:
     """As with UTM coordinates: floats have steps of half a metre there."""
     voxels = some_voxels()
-    voxels = voxels._replace(centres=voxels.centres + (5e5, 5.4e6, 0))
+    voxels = voxels._replace(centres=np.add(voxels.centres, (5e5, 5.4e6, 0)))
     write_ply(tmp_path / 'map.ply', voxels, 'straße_classes.json')
     vertices = PlyData.read(tmp_path / 'map.ply')['vertex']
     places = np.stack([vertices[name] for name in 'xyz'], axis=1)
