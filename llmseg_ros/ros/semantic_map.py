@@ -46,7 +46,7 @@ from llmseg_ros.ros.diagnostics import (
     WARN,
     status_message,
 )
-from llmseg_ros.ros.ending import end_by, launcher_gone
+from llmseg_ros.ros.ending import Interrupt, end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription
 from llmseg_ros.ros.map_messages import objects_to_detections, objects_to_markers
 from llmseg_ros.ros.map_settings import MAP_FIELDS, MapConfig
@@ -73,8 +73,8 @@ class WaitingCloud(NamedTuple):
 class MapNode(Node):  # type: ignore[misc]
     """Put what comes in on `points` into a map that is sent on `~/map`."""
 
-    def __init__(self, **options: Any) -> None:
-        """Declare parameters, subscribe and advertise.
+    def __init__(self, interrupt: Interrupt | None = None, **options: Any) -> None:
+        """Declare parameters, subscribe and advertise; a view is added whole before an interrupt.
 
         Raises:
             ConfigError: a parameter given can't be used.
@@ -88,6 +88,7 @@ class MapNode(Node):  # type: ignore[misc]
         if self._config.file:
             check_file(Path(self._config.file))
         self._voxels = VoxelMap(self._config.voxel, self._config.limit)
+        self._interrupt = interrupt or Interrupt()
         self._counts = FrameStatistics()
         self._waiting: deque[WaitingCloud] = deque()
         self._classes: dict[int, ClassInfo] = {}
@@ -214,7 +215,8 @@ class MapNode(Node):  # type: ignore[misc]
         near = points[..., 2] <= self._config.farthest
         if not near.all():
             points = np.where(near[..., None], points, np.float32(np.nan))
-        self._voxels.add(points, labels, confidence, rgb, pose)
+        with self._interrupt.held():
+            self._voxels.add(points, labels, confidence, rgb, pose)
         self._header = Header(stamp=message.header.stamp, frame_id=self._poses.world)
         self._counts.add_result({'map': 1000 * (time.perf_counter() - begin)})
 
@@ -349,11 +351,12 @@ def read_map_config(node: Node, changed: Sequence[Parameter] = ()) -> MapConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; 1 where its parameters or the file can't be used."""
-    end_by(signal.default_int_handler)
+    interrupt = Interrupt()
+    end_by(interrupt)
     try:
         choose_settings()
         initialize(arguments)
-        node = MapNode()
+        node = MapNode(interrupt)
     except (ConfigError, InvalidParameterTypeException, WriteError) as error:
         print(f'semantic_map: {error}', file=sys.stderr)
         return 1
