@@ -28,10 +28,12 @@ from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.compat import call_after_set_parameters
+from llmseg_ros.ros.describe_service import DescribeService
 from llmseg_ros.ros.diagnostics import Health, frame_values, make_status
 from llmseg_ros.ros.ending import end_by, launcher_gone
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
+from llmseg_ros.ros.segment_service import SegmentService
 from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.frame_statistics import FrameStatistics
@@ -82,6 +84,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._class_list = ClassListInterface(
             self, self.get_parameter(CLASSES).value, self._updates, self._follow_classes
         )
+        self._calls = (
+            SegmentService(self, self._updates, self._class_list, lambda: self._pipeline),
+            DescribeService(self, self._updates, lambda: self._pipeline),
+        )
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock, so that a paused or looped bag doesn't hold up the diagnostics.
         self.create_timer(
@@ -100,6 +106,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
     def stop(self) -> None:
         """End all work for the process to end."""
         self._updates.shutdown(wait=False, cancel_futures=True)
+        for calls in self._calls:
+            calls.stop()
         if self._segmenter is not None:
             self._segmenter.close()
         self._stop_frames(EXIT_WAIT_S)

@@ -19,6 +19,7 @@ from llmseg_ros.config import (
     build_config,
     setting,
 )
+from llmseg_ros.method.components import LEAST_SHARE
 from llmseg_ros.settings import build_section, check_setting
 
 
@@ -90,6 +91,15 @@ class NodeConfig:
         'classes of ~/mask, separated by commas; empty: every class',
     )
     mask_depth: bool = setting(True, 'leave out of ~/depth what is in ~/mask')
+    instances: bool = setting(
+        False, 'in ~/masks a mask for each connected component of a class, not one for all of it'
+    )
+    instance_area: float = setting(
+        LEAST_SHARE,
+        'least part of the image that a component has in ~/masks and ~/detections; 0: any',
+        low=0.0,
+        high=1.0,
+    )
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -22,6 +22,7 @@ from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.segmentation import frame_before
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.memory import free_memory
+from llmseg_ros.system.turns import Turns
 from llmseg_ros.system.worker import Worker
 
 Result = TypeVar('Result')
@@ -86,15 +87,21 @@ class FramePipeline:
         self.config = config
         self.cameras = tuple(cameras)
         self._finder: Worker[TakenFrame] = Worker(
-            partial(self._at_its_own_cost, self._find), 'find', count_dropped
+            partial(self._at_its_own_cost, self._find_in_turn), 'find', count_dropped
         )
         self._finisher: Worker[FrameInWork] = Worker(
             partial(self._at_its_own_cost, self._finish), 'finish', count_dropped
         )
         self._node = node
         self._segmenter = segmenter
+        self._turns = Turns()
         self._logged: dict[str, float] = {}
         self._finish_s = 0.0  # that the second thread took for the last frame
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """What the frames are segmented by."""
+        return self._segmenter
 
     @property
     def last_error(self) -> str:
@@ -160,6 +167,19 @@ class FramePipeline:
             self._log('error', camera, type(error).__name__, f'frame lost: {camera.last_error}')
             self._node.get_logger().debug(traceback.format_exc())
 
+    def between_frames(self, work: Callable[[], Result], timeout_s: float) -> Result:
+        """Work between two frames, whether any come or not.
+
+        Raises:
+            TimeoutError: its turn did not come within the time.
+        """
+        with self._turns.turn(timeout_s):
+            return self._in_memory(self.cameras[0], work)
+
+    def _find_in_turn(self, taken: TakenFrame) -> None:
+        with self._turns.turn():
+            self._find(taken)
+
     def _find(self, taken: TakenFrame) -> None:
         camera, message = taken.camera, taken.message
         started = time.perf_counter()
@@ -187,7 +207,8 @@ class FramePipeline:
         camera, header, rgb = frame.camera, frame.header, frame.found.rgb
         segmentation = self._in_memory(camera, lambda: self._segmenter.finish(frame.found))
         segmented = time.perf_counter()
-        camera.results.publish(rgb, segmentation, header, self.config.label_encoding)
+        camera.results.publish(rgb, segmentation, header, self.config)
+        camera.results.publish_features(frame.found, header)
         published = time.perf_counter()
         timings_ms = {
             'convert': frame.convert_ms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -342,3 +343,55 @@ def test_where_frames_are_in_turns_one_thread_does_everything(
     assert pipeline.stop(10)
     camera.destroy()
     assert used == {'find' if in_turns else 'finish'}
+
+
+def test_what_is_asked_once_and_frames_take_turns(node: Any) -> None:
+    """Never both at once, and one of each after one of the other while both wait."""
+    work: list[tuple[str, float, float]] = []
+
+    def take_a_while(what: str) -> None:
+        begun = time.monotonic()
+        time.sleep(0.02)
+        work.append((what, begun, time.monotonic()))
+
+    class SlowSegmenter(FaultySegmenter):
+        def find(self, rgb: Any, previous: Any) -> Any:
+            take_a_while('frame')
+            return super().find(rgb, previous)
+
+    pipeline, camera = make(node, SlowSegmenter())
+    ended = threading.Event()
+
+    def film() -> None:
+        while not ended.wait(0.002):
+            pipeline.take(camera, frame())
+
+    pipeline.start()
+    filming = threading.Thread(target=film)
+    filming.start()
+    while not work:
+        time.sleep(0.001)
+    for _ in range(9):
+        pipeline.between_frames(lambda: take_a_while('call'), 10.0)
+    ended.set()
+    filming.join()
+    assert pipeline.stop(10.0)
+    camera.destroy()
+    assert all(before[2] <= after[1] for before, after in itertools.pairwise(work))
+    kinds = ''.join(what[0] for what, _, _ in work)
+    assert kinds.count('c') == 9
+    assert 'cc' not in kinds
+    asked = kinds[kinds.index('c') : kinds.rindex('c')]
+    assert 'ff' not in asked  # nor does a call wait for a second frame
+
+
+def test_what_nobody_subscribes_to_is_not_computed(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(*arguments: Any) -> Any:
+        raise AssertionError('computed for nobody')
+
+    for name in ('labels_to_image', 'segmentation_to_masks', 'overlay', 'found_to_features'):
+        monkeypatch.setattr(f'llmseg_ros.ros.results.{name}', compute)
+    statistics = run(node, FaultySegmenter(), frame())
+    assert (statistics.published, statistics.failed) == (1, 0)
