@@ -85,6 +85,7 @@ class ResultPublishers:
             self._masks.publish(segmentation_to_masks(segmentation, header, instances))
         if detections:
             self._detections.publish(components_to_detections(components, header))
+
     def publish_features(self, found: Found, header: Header) -> None:
         """Publish the patches that the classes of an image were compared with."""
         if self._features.get_subscription_count():

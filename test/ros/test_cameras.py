@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
 from diagnostic_msgs.msg import DiagnosticArray
-from llmseg_ros.srv import GetClasses, SetClasses
+from llmseg_ros.srv import GetClasses, SegmentImage, SetClasses
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
@@ -37,7 +38,8 @@ from llmseg_ros.system.frame_statistics import FrameStatistics
 
 CAT = data.chelsea()
 CUP = np.ascontiguousarray(data.coffee()[::2, ::2])
-LABELLED = ('labels', 'masks', 'confidence', 'overlay')
+LABELLED = ('labels', 'masks', 'confidence', 'overlay', 'features')
+WITH_VISION_MSGS = ('label_info', 'detections')
 WITH_DEPTH = ('points', 'mask', 'depth', 'camera_info')
 
 
@@ -232,9 +234,11 @@ def test_every_camera_has_topics_of_its_own(many: Any, peer: Any) -> None:
     peer.spin_until(lambda: all(peer.node.count_publishers(topic) for topic in wanted))
     found = {name for name, _ in peer.node.get_publisher_names_and_types_by_node('many', '/')}
     assert wanted <= found
-    assert {name for name in found - wanted if name.startswith('/many/')} - {
-        '/many/label_info'
-    } == {'/many/label_map', '/many/transition_event'}
+    others = {name.removeprefix('/many/') for name in found - wanted if '/many/' in name}
+    assert {name for name in others if not name.endswith(WITH_VISION_MSGS)} == {
+        'label_map',
+        'transition_event',
+    }
     heard = {name for name, _ in peer.node.get_subscriber_names_and_types_by_node('many', '/')}
     assert {'/many/front/image', '/back/image_raw', '/many/side/image/compressed'} <= heard
 
@@ -261,6 +265,19 @@ def test_labels_are_those_of_a_node_with_one_camera(many: Any, seg: Any, peer: A
         received = peer.collect(Image, f'/many/{name}/labels')
         labels = answers(peer, publisher, received, message)
         np.testing.assert_array_equal(names_of_pixels(peer, 'many', labels), expected)
+
+
+def test_a_call_names_the_camera_it_means(many: Any, peer: Any) -> None:
+    rear = peer.publisher(Image, '/back/image_raw', qos_profile_sensor_data)
+    labels = peer.collect(Image, '/many/rear/labels')
+    streamed = answers(peer, rear, labels, frame(CUP, 7))
+    call = partial(peer.call, SegmentImage, '/many/segment')
+    answer = call(SegmentImage.Request(camera='rear', max_age=60.0))
+    assert answer.success, answer.message
+    assert answer.labels.header == streamed.header
+    refused = call(SegmentImage.Request(camera='left'))
+    assert not refused.success
+    assert "there is no camera 'left': its cameras are front, rear, side" in refused.message
 
 
 def test_a_camera_that_is_rejected_or_silent_harms_no_other(many: Any, peer: Any) -> None:
