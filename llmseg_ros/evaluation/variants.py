@@ -19,7 +19,7 @@ from llmseg_ros.subclasses.resolver import Kind, Resolver, Subclasses, Wish
 if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter
 
-Known = Mapping[SubclassesConfig, Mapping[str | Wish, Subclasses]]
+Known = Mapping[SubclassesConfig, Mapping[str, Subclasses] | Mapping[str | Wish, Subclasses]]
 """What is known of the classes, by where it comes from."""
 
 

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
-from llmseg_ros.method.components import find_components
+from llmseg_ros.method.components import Component, find_components
 from llmseg_ros.msg import ClassMaskArray, PatchFeatures
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
@@ -76,15 +76,16 @@ class ResultPublishers:
     ) -> None:
         """Publish masks and detections; both are of the same components, which are found once."""
         masks = self._masks.get_subscription_count() > 0
-        detections = self._detections is not None and self._detections.get_subscription_count() > 0
-        components = None
+        boxes = self._detections
+        detections = boxes is not None and boxes.get_subscription_count() > 0
+        components: tuple[Component, ...] = ()
         if detections or (masks and config.instances):
             components = find_components(segmentation, config.instance_area)
         if masks:
             instances = components if config.instances else None
             self._masks.publish(segmentation_to_masks(segmentation, header, instances))
-        if detections:
-            self._detections.publish(components_to_detections(components, header))
+        if boxes is not None and detections:
+            boxes.publish(components_to_detections(components, header))
 
     def publish_features(self, found: Found, header: Header) -> None:
         """Publish the patches that the classes of an image were compared with."""
