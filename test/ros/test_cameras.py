@@ -28,9 +28,12 @@ from std_msgs.msg import Header
 
 from llmseg_ros.config import ConfigError
 from llmseg_ros.files import shipped_path
+from llmseg_ros.live.frames import LiveFrame
+from llmseg_ros.live.session import LiveError
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.diagnostics import WARN
+from llmseg_ros.ros.live_session import Graph, NodeSession
 from llmseg_ros.ros.parameters import NodeConfig, check_cameras, of_camera
 from llmseg_ros.ros.pipeline import FramePipeline, TakenFrame
 from llmseg_ros.segmenter import Segmenter
@@ -278,6 +281,30 @@ def test_a_call_names_the_camera_it_means(many: Any, peer: Any) -> None:
     refused = call(SegmentImage.Request(camera='left'))
     assert not refused.success
     assert "there is no camera 'left': its cameras are front, rear, side" in refused.message
+
+
+def test_a_page_looks_at_one_camera(many: Any, peer: Any) -> None:
+    session = NodeSession(Graph(), '/many')
+    frames: list[LiveFrame] = []
+    try:
+        session.look_at()
+        assert session.describe()['source'] == 'node /many/front'
+        with pytest.raises(LiveError, match="no camera 'left': its cameras are front, rear, side"):
+            session.look_at('left')
+        session.look_at('rear')
+        session.start(frames.append)
+        session.watch(True)
+        rear = peer.publisher(Image, '/back/image_raw', qos_profile_sensor_data)
+
+        def shown() -> bool:
+            rear.publish(frame(CUP, 8))
+            peer.spin_for(0.2)
+            return bool(frames)
+
+        peer.spin_until(shown)
+        assert frames[-1].labels.shape == CUP.shape[:2]
+    finally:
+        session.close()
 
 
 def test_a_camera_that_is_rejected_or_silent_harms_no_other(many: Any, peer: Any) -> None:
