@@ -134,7 +134,7 @@ def test_with_the_default_encoder_packs_stay_and_kinds_and_names_go():
     encode = meaning_of(create_encoder(SegmenterConfig()))
     kept = dropped = kinds = 0
     for pack in curated_packs():
-        for name in list(pack.classes)[:10]:
+        for name in list(pack.classes)[:5]:
             own = (name, *(key for key, of in pack.keys.items() if of == name))
             (found,) = filter_contrasts(
                 {name: pack.contrasts[name]}, {name: (*own, *pack.classes[name])}, encode
@@ -143,5 +143,5 @@ def test_with_the_default_encoder_packs_stay_and_kinds_and_names_go():
             (found,) = filter_contrasts({name: pack.classes[name]}, {name: own}, encode).values()
             dropped += len(found.dropped)
             kinds += len(pack.classes[name])
-    assert kept >= 0.97 * 300
+    assert kept >= 0.97 * 150
     assert dropped >= 0.7 * kinds
