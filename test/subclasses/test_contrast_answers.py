@@ -180,7 +180,8 @@ def test_off_asks_for_none_and_switched_on_asks(start, server, until):
 def test_what_a_model_names_is_filtered_by_meaning_and_what_people_wrote_is_not(
     start, server, tmp_path, until
 ):
-    server.behave = lambda request: server.answer('["wheel", "taxi", "road", "wheels of a car"]')
+    answer = server.answer('["wheel", "taxi", "road", "wheels of a car"]')
+    server.behave = lambda request: answer if b'mistaken' in request.data else None
     segmenter = start(packs=False)
     segmenter.set_classes(['car'])
     until(lambda: segmenter.vocabulary.classes[0].contrasts)
