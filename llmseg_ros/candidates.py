@@ -50,7 +50,8 @@ class Found:
             there are none.
         passed: the candidates.
         fused: their (k + 1, h, w) logits and background's, or those of their names.
-        input_3hw: of the ImageFeatures.
+        features: of the image.
+        encoder: they are of.
     """
 
     rgb: NDArray[np.uint8]
@@ -61,7 +62,8 @@ class Found:
     scores_c: torch.Tensor | None = None
     passed: Candidates | None = None
     fused: torch.Tensor | NameLogits | None = None
-    input_3hw: torch.Tensor | None = None
+    features: ImageFeatures | None = None
+    encoder: str = ''
 
     @cached_property
     def candidates(self) -> frozenset[int]:
@@ -149,9 +151,7 @@ def fuse_candidates(
     background: BackgroundConfig,
 ) -> torch.Tensor:
     """Return the (k + 1, h, w) label logits of background and the candidates."""
-    patches_hwd, pooled_d = unit_features(features)
-    if features.axes is not None:
-        patches_hwd = average_windows(patches_hwd, features.axes)
+    patches_hwd, pooled_d = grid_features(features)
     names = describe_candidates(vocabulary, candidates)
     evidence_e, things = features.evidence_e, vocabulary.things
     if evidence_e is None or things is None:
@@ -221,6 +221,14 @@ def unit_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
     return patches_hwd, normalize(features.pooled_d, dim=-1)
 
 
+def grid_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `unit_features` does, the patches of windows averaged onto one grid."""
+    patches_hwd, pooled_d = unit_features(features)
+    if features.axes is not None:
+        patches_hwd = average_windows(patches_hwd, features.axes)
+    return patches_hwd, pooled_d
+
+
 def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
     """Refine what was fused, once for all settings it is the same for: that is, by its values.
 
@@ -230,6 +238,8 @@ def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
     """
     fused, config, rgb, shared = found.fused, found.config, found.rgb, found.shared
     assert fused is not None
+    assert found.features is not None
+    input_3hw = found.features.input_3hw
     gate = found.vocabulary, config.gate
     if not isinstance(fused, NameLogits):
         logits_khw = shared.first_equal(fused)  # fusions differ only with subclasses
@@ -241,7 +251,7 @@ def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
     return shared.once(
         ('refine', *gate, config.background, config.refine, *same),
         lambda: refine_names(
-            fused, scores_k, rgb, config.background, config.refine, found.input_3hw, shared
+            fused, scores_k, rgb, config.background, config.refine, input_3hw, shared
         ),
     )
 

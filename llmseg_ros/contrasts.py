@@ -10,7 +10,7 @@ from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_CONTRASTS
 from llmseg_ros.subclasses.contrasts import MOST_CONTRASTS, filter_contrasts, spread_evenly
 from llmseg_ros.subclasses.quality import Dropped, Filtered, folded
-from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+from llmseg_ros.subclasses.resolver import Kind, Resolver, Subclasses
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,11 @@ class Contrasts(NamedTuple):
 def wants_contrasts(config: SegmenterConfig) -> bool:
     """Tell whether contrasts compete under this configuration."""
     return config.background.contrasts and config.background.name in BY_CONTRASTS
+
+
+def wanted_kinds(config: SegmenterConfig) -> tuple[Kind, ...]:
+    """Return what a class stands by under this configuration, the most wanted first."""
+    return ('subclasses', 'contrasts') if wants_contrasts(config) else ('subclasses',)
 
 
 def check_contrasts(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.class_rules import ClassRule, Rules
 from llmseg_ros.classes import BACKGROUND_ID, ClassUpdate, clean_name, name_key
-from llmseg_ros.config import ConfigError, SegmenterConfig
+from llmseg_ros.config import ConfigError, FusionConfig, SegmenterConfig
 from llmseg_ros.contrasts import (
     Contrasts,
     check_contrasts,
@@ -18,6 +18,7 @@ from llmseg_ros.contrasts import (
 )
 from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
+from llmseg_ros.method.fusion import taking_part
 from llmseg_ros.method.rivals import Things, relate_things
 from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -234,6 +235,53 @@ def minimum_scores(
         return None
     unbound = -torch.inf  # a score may be below 0
     return torch.tensor([score or unbound for score in least], device=device)
+
+
+def fixed_embeddings(
+    vocabulary: Vocabulary, fusion: FusionConfig, subclasses: bool = True
+) -> tuple[torch.Tensor, list[int]]:
+    """Return the rows whose products with a patch have a class's map as their largest.
+
+    That is so by the fusions `max`, whose rows are those of the names that take part, and `mean`,
+    which has one. The others depend on the image; theirs are as with `max`.
+
+    Args:
+        vocabulary: of the classes.
+        fusion: of their names.
+        subclasses: False for the class's own name alone.
+
+    Returns:
+        (s, d) rows of the classes, one class after the other, and how many each of them has.
+    """
+    count = len(vocabulary.classes)
+    names_cnd, members_cn = vocabulary.descriptors_cnd[:count], vocabulary.members_cn[:count]
+    if not subclasses:
+        return names_cnd[:, :1].flatten(0, 1), [1] * count
+    members_cn = taking_part(members_cn, fusion)
+    if fusion.name == 'mean':
+        sums_cd = (names_cnd * members_cn[..., None]).sum(dim=1)
+        return sums_cd / members_cn.sum(dim=1, keepdim=True), [1] * count
+    return names_cnd[members_cn], members_cn.sum(dim=1).tolist()
+
+
+def beyond_embeddings(vocabulary: Vocabulary, fusion: FusionConfig) -> list[str]:
+    """Give a sentence for what the maps of classes are made of beside `fixed_embeddings`."""
+    sentences = []
+    if fusion.name not in ('max', 'mean'):
+        sentences.append(
+            f'fusion.name is {fusion.name}, which weighs names by the image: the largest product '
+            'is that of the best name, not the map of the class'
+        )
+    things = vocabulary.things
+    if things is not None and things.by_others_c is not None:
+        told = zip(vocabulary.classes, things.by_others_c.tolist(), strict=False)
+        sentences += [
+            f'{item.name!a} is looked for by other things that each image shows too, such as '
+            'clothes: the product is that of its names alone'
+            for item, by_others in told
+            if by_others
+        ]
+    return sentences
 
 
 def describe_alone(

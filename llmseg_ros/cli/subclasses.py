@@ -20,6 +20,7 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
 )
+from llmseg_ros.cli.subclasses_check import check_on_images
 from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
@@ -82,6 +83,18 @@ def subclasses(
         ),
     ] = False,
     offline: Annotated[bool, typer.Option('--offline', help='Never touch the network.')] = False,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar='IMAGES',
+            help='Tell which subclasses ever win over their class name on these images: a folder, '
+            'a file or a quoted glob; also several times.',
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar='DIR', help='Of --check: write a sheet of pictures for each class.'),
+    ] = None,
     config: ConfigOption = None,
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the table here.')
@@ -101,6 +114,7 @@ def subclasses(
       llmseg subclasses dog mug
       llmseg subclasses boat --contrasts
       llmseg subclasses cat --base-url http://127.0.0.1:8000/v1 --model llama3.2
+      llmseg subclasses cat --check photos/ --out sheets
     """
     from llmseg_ros.classes import clean_names
     from llmseg_ros.config_files import load_config
@@ -117,6 +131,7 @@ def subclasses(
         raise typer.BadParameter(f'{what} is for subclasses, without --contrasts')
     if force and export is None:
         raise typer.BadParameter('--force is for --export')
+    check_use_of_check(cleaned, names or (), check, out)
     if export is not None and os.path.lexists(export) and not force:
         raise CommandError(f'{export} exists: name another file, or overwrite it with --force')
     whole = load_config(resolve_config(config))
@@ -155,10 +170,33 @@ def subclasses(
     )
     if export is not None and (any(origins.values()) or not failures):
         export_pack(export, checked, origins)
+    on_images = {}
+    if check:
+        kept = {
+            name: dataclasses.replace(found[name], names=checked[name].kept) for name in cleaned
+        }
+        on_images = {item['name']: item for item in check_on_images(kept, whole, check, out)}
     if json is not None:
-        write_json(json, [as_json(name, found[name], checked[name]) for name in cleaned])
+        rows = [as_json(name, found[name], checked[name]) for name in cleaned]
+        write_json(json, [{**row, 'check': on_images.get(row['name'])} for row in rows])
     if failures:
         raise CommandError(failures[0])
+
+
+def check_use_of_check(
+    cleaned: Sequence[str], names: Sequence[str], check: Sequence[str] | None, out: Path | None
+) -> None:
+    """Raise BadParameter where --check and --out are given as they can't be used."""
+    from llmseg_ros.formats.image_files import is_image_name
+
+    if out is not None and not check:
+        raise typer.BadParameter('--out is for the pictures of --check')
+    if check and not cleaned:
+        raise typer.BadParameter('--check needs the names of classes')
+    if check and (files := [name for name in names if is_image_name(Path(name))]):
+        raise typer.BadParameter(
+            f'{files[0]} would be a class name: quote the pattern, as in --check "photos/*.jpg"'
+        )
 
 
 def split_names(given: str) -> list[str]:

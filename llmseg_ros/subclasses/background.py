@@ -83,6 +83,14 @@ class BackgroundAsker(Generic[K, T]):
                 thread.start()
             self._changed.notify_all()
 
+    def want_too(self, names: Iterable[K]) -> None:
+        """Ask for these names as well, after those that wait; `want` gives them up again."""
+        with self._changed:
+            if self._on_answer is None:
+                return
+            waiting = (*self._queue, *(name for name in names if name not in self._queue))
+            self.want(waiting, self._on_answer)
+
     def close(self) -> None:
         """Ask nothing more; what is under way ends on its own and is forgotten."""
         with self._changed:

@@ -292,3 +292,12 @@ def test_the_label_map_shows_what_competes_beside_each_class() -> None:
     assert message.version == 5
     assert [list(item.contrasts) for item in message.classes] == [['dock', 'sea'], []]
     assert [list(item.subclasses) for item in message.classes] == [['boat', 'canoe'], ['quay']]
+
+
+def test_a_class_of_one_pixel_has_a_mask() -> None:
+    labels = np.zeros((4, 5), np.uint16)
+    labels[2, 3] = 7
+    results = (ClassResult(7, 'cat', 0.5, 1, (3, 2, 1, 1)),)
+    of = Segmentation(labels, np.ones((4, 5), np.float32), results, 9, {})
+    (cat,) = segmentation_to_masks(of, HEADER).masks
+    assert (cat.mask.height, cat.mask.width, list(cat.mask.data)) == (1, 1, [255])
