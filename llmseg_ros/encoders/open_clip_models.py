@@ -15,7 +15,7 @@ from llmseg_ros.encoders.model_folders import (
     read_description,
     weights_in,
 )
-from llmseg_ros.encoders.timm_towers import build_tower, why_not
+from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not
 from llmseg_ros.encoders.weights import (
     OPENAI_NUMBERS,
     SUFFIXES,
@@ -32,7 +32,7 @@ from llmseg_ros.encoders.weights import (
 if TYPE_CHECKING:
     import torch
 
-BLOCKS = 'visual.transformer.resblocks.'  # keys in a checkpoint
+BLOCKS = ('visual.transformer.resblocks.', 'visual.trunk.blocks.')  # of towers, in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def load_model(
 ) -> SharedModel:
     """Build the model, load its weights, and make it ready for inference.
 
-    Without the blocks of its image tower, which has to be one of CLIP, they are not read either.
+    Without the blocks of its image tower, these are not read either.
     """
     open_clip = import_open_clip()
     tag = None if is_path(pretrained) or has_own_description(name) else pretrained
@@ -139,16 +139,14 @@ def load_model(
         config['vision_cfg'] = {**config['vision_cfg'], 'layers': 0}
     downloaded = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
     model, tokenize = build_model(name, config, (downloaded, path.parent, path.parent / 'text'))
+    if not with_blocks and is_timm(model.visual):
+        del model.visual.trunk.blocks[:]
     state = read_state_dict(path)
     if tag is None and not has_own_description(name):
         check_activation(name, path, digest, state)
     for number in OPENAI_NUMBERS:
         state.pop(number, None)
-    if 'text_projection' in state and not isinstance(model, open_clip.CLIP):
-        from open_clip.model import convert_to_custom_text_state_dict
-
-        state = convert_to_custom_text_state_dict(state)
-    state.pop('text.transformer.embeddings.position_ids', None)  # transformers before 4.31
+    state = fitting(state, model)
     if not with_blocks:
         state = {key: value for key, value in state.items() if not key.startswith(BLOCKS)}
     load_strictly(model, state, path)
@@ -164,6 +162,16 @@ def load_model(
         std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
         interpolation=preprocess.get('interpolation') or 'bicubic',
     )
+
+
+def fitting(state: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's tensors under the names that this open_clip has for them."""
+    if 'text_projection' in state and not isinstance(model, import_open_clip().CLIP):
+        from open_clip.model import convert_to_custom_text_state_dict
+
+        state = convert_to_custom_text_state_dict(state)
+    state.pop('text.transformer.embeddings.position_ids', None)  # transformers before 4.31
+    return state
 
 
 def import_open_clip() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import partial
 
 import numpy as np
@@ -10,54 +11,77 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from llmseg_ros.method.components import find_components
 from llmseg_ros.msg import ClassMaskArray
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
     array_to_image,
+    components_to_detections,
     confidence_to_image,
     label_encoding,
     labels_to_image,
     segmentation_to_masks,
 )
+from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.visualize import overlay
 
 
 class ResultPublishers:
-    """Publish labels, masks, confidence and overlay, each with the frame's own header.
+    """Publish labels, masks, detections, confidence and overlay with the frame's own header.
 
     What nobody subscribes to is not computed.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Advertise the topics; they stay silent until the node is active."""
+    def __init__(self, node: LifecycleNode, below: str = '~/') -> None:
+        """Advertise the topics below a name; they stay silent until the node is active."""
         self._node = node
         create = partial(node.create_lifecycle_publisher, event_callbacks=qos.SILENT_PUBLISHER)
-        self._labels = create(Image, '~/labels', qos.RESULTS)
-        self._masks = create(ClassMaskArray, '~/masks', qos.RESULTS)
-        self._confidence = create(Image, '~/confidence', qos.PICTURES)
-        self._overlay = create(Image, '~/overlay', qos.PICTURES)
-        self._all = (self._labels, self._masks, self._confidence, self._overlay)
+        self._labels = create(Image, f'{below}labels', qos.RESULTS)
+        self._masks = create(ClassMaskArray, f'{below}masks', qos.RESULTS)
+        self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
+        self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
+        self._all = [self._labels, self._masks, self._confidence, self._overlay]
+        self._detections = None
+        if importlib.util.find_spec('vision_msgs') is not None:
+            from vision_msgs.msg import Detection2DArray
+
+            self._detections = create(Detection2DArray, f'{below}detections', qos.RESULTS)
+            self._all.append(self._detections)
 
     def wanted(self) -> bool:
         """Return whether anyone subscribes to any result."""
         return any(publisher.get_subscription_count() for publisher in self._all)
 
     def publish(
-        self, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header, encoding: str
+        self, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header, config: NodeConfig
     ) -> None:
-        """Publish the segmentation of an (H, W, 3) image; for `encoding` see `label_encoding`."""
+        """Publish the segmentation of an (H, W, 3) image."""
         if self._labels.get_subscription_count():
             highest = max((result.id for result in segmentation.classes), default=0)
-            encoding = label_encoding(encoding, highest)
+            encoding = label_encoding(config.label_encoding, highest)
             self._labels.publish(labels_to_image(segmentation.labels, encoding, header))
-        if self._masks.get_subscription_count():
-            self._masks.publish(segmentation_to_masks(segmentation, header))
+        self._publish_masks(segmentation, header, config)
         if self._confidence.get_subscription_count():
             self._confidence.publish(confidence_to_image(segmentation.confidence, header))
         if self._overlay.get_subscription_count():
             picture = overlay(rgb, segmentation.labels)
             self._overlay.publish(array_to_image(picture, 'rgb8', header))
+
+    def _publish_masks(
+        self, segmentation: Segmentation, header: Header, config: NodeConfig
+    ) -> None:
+        """Publish masks and detections; both are of the same components, which are found once."""
+        masks = self._masks.get_subscription_count() > 0
+        detections = self._detections is not None and self._detections.get_subscription_count() > 0
+        components = None
+        if detections or (masks and config.instances):
+            components = find_components(segmentation, config.instance_area)
+        if masks:
+            instances = components if config.instances else None
+            self._masks.publish(segmentation_to_masks(segmentation, header, instances))
+        if detections:
+            self._detections.publish(components_to_detections(components, header))
 
     def destroy(self) -> None:
         """Withdraw the topics."""
