@@ -9,9 +9,10 @@ from typing import NamedTuple
 from llmseg_ros.class_rules import Given, clean_rules
 from llmseg_ros.classes import ClassRegistry, all_taken
 from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.contrasts import wanted_kinds
 from llmseg_ros.encoders import Encoder
 from llmseg_ros.name_notes import notes_on_names
-from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+from llmseg_ros.subclasses.resolver import Resolver
 from llmseg_ros.vocabulary import Vocabulary, describe_classes
 
 MOST_KEPT = 4  # lists; one of 100 classes with 30 subclasses takes 16 MB
@@ -65,9 +66,14 @@ class OwnLists:
         cleaned = clean_rules(rules, accepted)
         if cleaned.messages or not all_taken(names, update):
             raise NamesRefused('; '.join((*update.messages, *cleaned.messages)))
-        known = self._resolver.resolve_too(accepted)
+        kinds = wanted_kinds(config)
+        self._resolver.resolve_too(accepted, kinds)
         never = [name for rule in cleaned.rules.values() for name in rule.never]
-        found = (*known.items(), *((name, self._resolver.resolve(name)) for name in never))
+        found = tuple(
+            (name, kind, self._resolver.resolve(name, kind))
+            for name in (*accepted, *never)
+            for kind in kinds
+        )
         stages = config.subclasses, config.background, config.gate
         key = update.classes, *cleaned.rules.items(), found, stages
         if encoder is not self._encoder:
@@ -81,12 +87,12 @@ class OwnLists:
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
         kept = self._kept[key]
-        return kept._replace(config=config, notes=(*kept.notes, *self._awaited(known)))
+        return kept._replace(config=config, notes=(*kept.notes, *self._awaited(accepted)))
 
-    def _awaited(self, known: dict[str, Subclasses]) -> list[str]:
+    def _awaited(self, accepted: list[str]) -> list[str]:
         """Give a sentence for the names a language model has not answered yet."""
-        missing = self._resolver.missing(known) if self._resolver.can_ask else []
+        missing = self._resolver.missing(accepted) if self._resolver.can_ask else []
         if not missing:
             return []
-        names = ', '.join(repr(name) for name in missing)
+        names = ', '.join(repr(wish.name) for wish in missing)
         return [f'{names}: the language model is asked for subclasses, call again to use them']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,11 @@ class Segmentation:
         """The classes with at least one pixel, largest first."""
         return tuple(sorted((c for c in self.classes if c.area), key=lambda c: -c.area))
 
+    def mask_in_box(self, found: ClassResult) -> NDArray[np.uint8]:
+        """Return the mask of a class, cropped to its box: (height, width), 255 on it, else 0."""
+        x, y, width, height = found.box
+        return mask_where(self.labels[y : y + height, x : x + width], found.id)
+
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Return the (H, W) bool mask of a class.
 
@@ -93,6 +98,16 @@ class Segmentation:
             if name_key(result.name) == name_key(name):
                 return self.labels == result.id
         raise KeyError(f'{name!a} is not in the class list {[c.name for c in self.classes]}')
+
+
+def mask_where(numbers_hw: NDArray[np.integer[Any]], number: int) -> NDArray[np.uint8]:
+    """Return the (H, W) mask, 255 inside, of where numbers are this one.
+
+    cv2.compare is as fast, but takes a single pixel for a number.
+    """
+    mask = (numbers_hw == number).view(np.uint8)
+    mask *= 255
+    return mask
 
 
 def frame_before(last: tuple[int, AnyGated] | None, stamp: int) -> AnyGated | None:

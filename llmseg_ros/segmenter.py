@@ -32,6 +32,7 @@ from llmseg_ros.classes import (
 )
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.config_files import load_config
+from llmseg_ros.contrasts import wanted_kinds, wants_contrasts
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS
 from llmseg_ros.method.refine import available_refiner
@@ -63,8 +64,8 @@ class Segmenter:
         encoder: in use.
         vocabulary: in force; replaced as a whole.
         notes: a sentence for every name in force that will not be found as meant.
-        on_new_subclasses: called after an answer of the language model has changed the vocabulary,
-            on the thread that asked.
+        on_new_subclasses: called after an answer of the language model, or contrasts switched on
+            or off, have changed the vocabulary, on the thread that asked or switched.
     """
 
     def __init__(
@@ -127,9 +128,7 @@ class Segmenter:
             if cleaned.rules != self._rules and update.version == before:
                 update = self._registry.renew()
             self._rules = cleaned.rules
-            self._resolver.resolve_all(
-                [entry.name for entry in update.classes], self._take_subclasses
-            )
+            self._ask_for_missing(update, self.config)
             self.vocabulary = self._describe(update, self.config)
             names = [entry.name for entry in update.classes]
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
@@ -181,6 +180,10 @@ class Segmenter:
         """Ask the language model nothing more, and let go of the store."""
         self._resolver.close()
 
+    def _ask_for_missing(self, update: ClassUpdate, config: SegmenterConfig) -> None:
+        names = [entry.name for entry in update.classes]
+        self._resolver.resolve_all(names, self._take_subclasses, wanted_kinds(config))
+
     def _take_subclasses(self, name: str, found: Subclasses) -> None:
         """Describe the class list anew with what the language model has answered."""
         with self._updating:
@@ -207,9 +210,14 @@ class Segmenter:
                 self.encoder = create_encoder(config)
             words = used_words(config)
             in_gate = config.gate.background and not self.config.gate.background
-            if new_encoder or in_gate or words not in ((), used_words(self.config)):
+            switched = wants_contrasts(config) != wants_contrasts(self.config)
+            if switched:
+                self._ask_for_missing(self._registry.renew(), config)
+            if new_encoder or in_gate or switched or words not in ((), used_words(self.config)):
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
+        if switched and self.on_new_subclasses is not None:
+            self.on_new_subclasses()
 
     @property
     def overlaps(self) -> bool:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llmseg_ros.class_rules import ClassRule, Rules
 from llmseg_ros.classes import BACKGROUND_ID, ClassUpdate, clean_name, name_key
 from llmseg_ros.config import ConfigError, FusionConfig, SegmenterConfig
+from llmseg_ros.contrasts import (
+    Contrasts,
+    check_contrasts,
+    contrast_names,
+    describe_contrasts,
+    wants_contrasts,
+)
 from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
 from llmseg_ros.method.fusion import taking_part
@@ -29,12 +36,14 @@ class VocabularyClass:
         name: class name.
         subclasses: without the name itself.
         source: 'llm', 'store', 'pack', 'name' or 'typed'.
+        contrasts: what is near it or taken for it, and competes as background.
     """
 
     id: int
     name: str
     subclasses: tuple[str, ...]
     source: str
+    contrasts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +65,7 @@ class Vocabulary:
         rules: of classes, by name_key.
         never: names no class may be; their descriptors come after those of the classes.
         minimum_scores_c: (c,), of the classes and `never`; None where no class has one.
+        contrasts: of the classes, where the configuration wants some; None without.
     """
 
     version: int
@@ -70,6 +80,7 @@ class Vocabulary:
     rules: Rules = field(default_factory=dict)
     never: tuple[VocabularyClass, ...] = ()
     minimum_scores_c: torch.Tensor | None = None
+    contrasts: Contrasts | None = None
 
     @property
     def described(self) -> tuple[VocabularyClass, ...]:
@@ -104,15 +115,21 @@ def describe_classes(
         empty = torch.zeros(0, 0, 0)
         return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool())
     described = [*classes, *never]
+    if wants_contrasts(config):
+        encode = meaning_of(encoder) if config.subclasses.filter else None
+        classes = with_contrasts(classes, never, resolver, encode)
+        described = [*classes, *never]
     names = [name for item in described for name in (item.name, *item.subclasses)]
     counts = [1 + len(item.subclasses) for item in described]
     by_words = config.background.name in BY_WORDS
+    contrasts_of = [item.contrasts for item in described]
     words: tuple[str, ...] = ()
     if by_words:
         kept_words = config.background.keep_words
         words = other_words(
             config.background.words, () if kept_words else names, resolver.same_class
         )
+        words = tuple(dict.fromkeys((*words, *contrast_names(contrasts_of))))
     in_gate = ['background'] if config.gate.background else []
     rows_sd = encoder.encode_text([*names, *words, *in_gate])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
@@ -146,7 +163,31 @@ def describe_classes(
         rules,
         tuple(never),
         minimum_scores(described, rules, members_cn.device),
+        describe_contrasts(contrasts_of, encoder, resolver, by_words),
     )
+
+
+def with_contrasts(
+    classes: Sequence[VocabularyClass],
+    never: Sequence[VocabularyClass],
+    resolver: Resolver,
+    encode: Callable[[Sequence[str]], torch.Tensor] | None,
+) -> list[VocabularyClass]:
+    """Give classes their contrasts, see check_contrasts.
+
+    Args:
+        classes: with their subclasses.
+        never: names that compete already.
+        resolver: of contrasts.
+        encode: of names, for what they mean; None to look at their spelling alone.
+    """
+    found = {item.name: resolver.resolve(item.name, 'contrasts') for item in classes}
+    names = {
+        item.name: (item.name, *resolver.aliases(item.name), *item.subclasses)
+        for item in (*classes, *never)
+    }
+    checked = check_contrasts(found, names, encode)
+    return [replace(item, contrasts=checked[item.name].kept) for item in classes]
 
 
 def name_classes(

@@ -51,6 +51,7 @@ FIELDS = {
         'area': 'uint32',
         'roi': 'sensor_msgs/RegionOfInterest',
         'mask': 'sensor_msgs/Image',
+        'instance': 'uint16',
     },
     'ClassMaskArray': {
         'header': 'std_msgs/Header',

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -146,7 +145,6 @@ class ResultBag:
         masks = []
         for found in result.found:
             x, y, width, height = found.box
-            inside = cv2.compare(result.labels[y : y + height, x : x + width], found.id, cv2.CMP_EQ)
             box = roi(x_offset=x, y_offset=y, width=width, height=height, do_rectify=False)
             masks.append(
                 mask_type(
@@ -155,7 +153,8 @@ class ResultBag:
                     score=found.score,
                     area=found.area,
                     roi=box,
-                    mask=self._image(inside, 'mono8', header),
+                    mask=self._image(result.mask_in_box(found), 'mono8', header),
+                    instance=0,
                 )
             )
         height, width = result.labels.shape

@@ -16,6 +16,7 @@ from llmseg_ros.formats.image_messages import image_to_rgb
 from llmseg_ros.msg import ClassMaskArray
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import array_to_image
+from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.results import ResultPublishers
 from llmseg_ros.segmentation import Segmentation
 
@@ -37,7 +38,7 @@ class MessageStages:
 
     def publish(self, rgb: NDArray[np.uint8], result: Segmentation, header: Header) -> None:
         """Publish labels and masks."""
-        self._results.publish(rgb, result, header, 'auto')
+        self._results.publish(rgb, result, header, NodeConfig())
 
 
 @contextmanager

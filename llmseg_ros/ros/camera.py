@@ -12,7 +12,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from llmseg_ros.candidates import Found
 from llmseg_ros.ros import silence
 from llmseg_ros.ros.depth_results import DepthResults
-from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
+from llmseg_ros.ros.diagnostics import Health, frame_values
+from llmseg_ros.ros.image_subscription import ImageSubscription, image_name, subscribe_to_camera
 from llmseg_ros.ros.parameters import NodeConfig, of_camera
 from llmseg_ros.ros.results import ResultPublishers
 from llmseg_ros.system.frame_statistics import FrameStatistics
@@ -25,8 +26,7 @@ class CameraStream:
 
     Attributes:
         name: among the node's cameras; empty where the node has one, without a name.
-        image: name of its topic, that is remapped.
-        topic: its topic in full, without /compressed.
+        topic: full name of its images, without /compressed.
         statistics: of its frames; they outlast the stream.
         results: publishers of labels and what else needs no depth.
         depth: points, masks and depth of its frames.
@@ -40,8 +40,7 @@ class CameraStream:
     ) -> None:
         """Advertise the results; nothing is heard before `start`."""
         self.name = name
-        self.image = f'~/{name}/image' if name else 'image'
-        self.topic: str = node.resolve_topic_name(self.image)
+        self.topic: str = node.resolve_topic_name(image_name(name))
         self.statistics = statistics
         below = f'~/{name}/' if name else '~/'
         self.results = ResultPublishers(node, below)
@@ -53,16 +52,14 @@ class CameraStream:
         self._node = node
         self._images: ImageSubscription | None = None
         self._newest_stamp = 0.0
-        self._started = float('-inf')
+        self._started = self._due = float('-inf')
         self._seen: float | None = None  # since when somebody publishes frames
 
     def start(self, take: Callable[[CameraStream, Image | CompressedImage], None]) -> None:
         """Subscribe to frames, which `take` gets, and depth."""
         self._started = time.monotonic()
         self.depth.start()
-        self._images = subscribe_to_camera(
-            self._node, self._config, partial(take, self), self.image
-        )
+        self._images = subscribe_to_camera(self._node, self._config, partial(take, self), self.name)
 
     def stop(self) -> None:
         """Unsubscribe."""
@@ -104,11 +101,51 @@ class CameraStream:
         self.statistics.forget_times()
         return jump
 
+    def due(self, rate_hz: float, now: float) -> bool:
+        """Return whether a frame is to be worked on at a time in seconds; with a rate of 0 each is.
+
+        A frame a period too late does not put off those after it, so that a camera that is not
+        much faster than the rate has nearly all of its frames worked on.
+        """
+        if not rate_hz:
+            return True
+        period = 1 / rate_hz
+        self._due = min(self._due, now + period)  # the rate may have been lower
+        if now < self._due:
+            return False
+        self._due += period
+        if self._due <= now:
+            self._due = now + period
+        return True
+
+    def health(self, state: str, wanted: bool) -> Health:
+        """Return how the camera does in a state of the node."""
+        since = self.statistics.since
+        return Health(
+            state=state,
+            last_error=self.last_error,
+            wanted=wanted,
+            active_s=time.monotonic() - self._started,
+            silent_s=since('received'),
+            resultless_s=since('published'),
+            rejected_s=since('rejected'),
+            failed_s=since('failed'),
+            depth_error=self.depth.problem,
+        )
+
+    def values(self) -> dict[str, object]:
+        """Return what diagnostics show of the camera beside its health."""
+        return {
+            'topic': self.topic,
+            **frame_values(self.statistics),
+            'last error': self.last_error,
+        }
+
     def why_silent(self) -> str:
         """Say why no frame has come for a while; empty where there was one, or nothing is heard."""
         if self._images is None or self._silent_s(self._images) <= silence.PATIENCE_S:
             return ''
-        return silence.silent_images(self._node, self._images, self.image)
+        return silence.silent_images(self._node, self._images, self.name)
 
     def _silent_s(self, images: ImageSubscription) -> float:
         """Return the seconds without a frame since the node, and any camera, was there to send."""

@@ -14,11 +14,12 @@ from std_msgs.msg import Header
 
 from llmseg_ros.class_rules import FIELDS, Given
 from llmseg_ros.classes import BACKGROUND_ID, name_key
+from llmseg_ros.method.components import Component
 from llmseg_ros.msg import ClassInfo, ClassMask, ClassMaskArray, ClassRule, LabelMap
-from llmseg_ros.segmentation import Segmentation
+from llmseg_ros.segmentation import ClassResult, Segmentation
 
 if TYPE_CHECKING:
-    from vision_msgs.msg import LabelInfo
+    from vision_msgs.msg import Detection2DArray, LabelInfo
 
     from llmseg_ros.vocabulary import Vocabulary
 
@@ -54,27 +55,75 @@ def confidence_to_image(confidence: NDArray[np.float32], header: Header) -> Imag
     return array_to_image(cv2.convertScaleAbs(confidence, alpha=255.0), 'mono8', header)
 
 
-def segmentation_to_masks(segmentation: Segmentation, header: Header) -> ClassMaskArray:
-    """Make a message of the masks of all classes found, largest first, each cropped to its box."""
+def segmentation_to_masks(
+    segmentation: Segmentation, header: Header, components: Sequence[Component] | None = None
+) -> ClassMaskArray:
+    """Make a message of the masks of all classes found, or of their components where given.
+
+    The largest comes first, each is cropped to its box.
+    """
     height, width = segmentation.labels.shape
     masks = ClassMaskArray(
         header=header, label_version=segmentation.version, height=height, width=width
     )
+    if components is not None:
+        masks.masks = [
+            to_class_mask(one.of, one.area, one.box, one.mask, header, one.number)
+            for one in components
+        ]
+        return masks
     for found in segmentation.found:
-        x, y, box_width, box_height = found.box
-        labels = segmentation.labels[y : y + box_height, x : x + box_width]
-        mask = cv2.compare(labels, found.id, cv2.CMP_EQ)
-        masks.masks.append(
-            ClassMask(
-                class_id=found.id,
-                class_name=found.name,
-                score=float(found.score),
-                area=int(found.area),
-                roi=RegionOfInterest(x_offset=x, y_offset=y, width=box_width, height=box_height),
-                mask=array_to_image(mask, 'mono8', header),
-            )
-        )
+        mask = segmentation.mask_in_box(found)
+        masks.masks.append(to_class_mask(found, found.area, found.box, mask, header))
     return masks
+
+
+def to_class_mask(
+    of: ClassResult,
+    area: int,
+    box: tuple[int, int, int, int],
+    mask: NDArray[np.uint8],
+    header: Header,
+    instance: int = 0,
+) -> ClassMask:
+    """Make a message of a mask of a class, (height, width) as its box; of all pixels for 0."""
+    x, y, width, height = box
+    return ClassMask(
+        class_id=of.id,
+        class_name=of.name,
+        score=float(of.score),
+        area=int(area),
+        roi=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
+        mask=array_to_image(mask, 'mono8', header),
+        instance=instance,
+    )
+
+
+def components_to_detections(components: Sequence[Component], header: Header) -> Detection2DArray:
+    """Make the vision_msgs form of components; class_id is the name, the score their confidence.
+
+    A box spans its pixels from edge to edge: one of a single pixel at 0, 0 has its centre at 0.5,
+    0.5 and size 1.
+    """
+    from vision_msgs.msg import (
+        BoundingBox2D,
+        Detection2D,
+        Detection2DArray,
+        ObjectHypothesis,
+        ObjectHypothesisWithPose,
+    )
+
+    detections = []
+    for one in components:
+        x, y, width, height = map(float, one.box)
+        box = BoundingBox2D(size_x=width, size_y=height)
+        box.center.position.x, box.center.position.y = x + width / 2, y + height / 2
+        hypothesis = ObjectHypothesis(class_id=one.of.name, score=one.confidence)
+        result = ObjectHypothesisWithPose(hypothesis=hypothesis)
+        detections.append(
+            Detection2D(header=header, results=[result], bbox=box, id=str(one.number))
+        )
+    return Detection2DArray(header=header, detections=detections)
 
 
 def vocabulary_to_label_map(vocabulary: Vocabulary, header: Header) -> LabelMap:
@@ -85,6 +134,7 @@ def vocabulary_to_label_map(vocabulary: Vocabulary, header: Header) -> LabelMap:
             name=item.name,
             subclasses=[item.name, *item.subclasses],
             source=item.source,
+            contrasts=list(item.contrasts),
         )
         for item in vocabulary.classes
     ]

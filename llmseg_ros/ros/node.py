@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException
@@ -73,7 +74,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._cameras: list[CameraStream] = []
         self._state = 'unconfigured'
         self._last_error = ''
-        self._activated = self._restarted = float('-inf')
+        self._restarted = float('-inf')
         self._told: set[str] = set()  # that the log has; the rest is told again when it recurs
         self._troubles: set[str] = set()
         self._following = False
@@ -142,7 +143,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._pipeline.start()
         for camera in self._cameras:
             camera.start(self._pipeline.take)
-        self._activated, self._state = time.monotonic(), 'active'
+        self._state = 'active'
         heard = '; '.join(camera.heard for camera in self._cameras)
         self.get_logger().info(f'listening to {heard}')
         return super().on_activate(state)
@@ -245,13 +246,11 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         for camera in self._cameras:
             camera.agree()
         self._log_troubles()
+        device = str(self._segmenter.encoder.device) if self._segmenter else ''
         status = make_status(
-            name=self.get_fully_qualified_name(),
-            hardware_id=str(self._segmenter.encoder.device) if self._segmenter else '',
-            health=self._health(),
-            values=self._values(),
+            self.get_fully_qualified_name(), device, self._health(), self._values()
         )
-        message = DiagnosticArray(status=[status])
+        message = DiagnosticArray(status=[status, *self._statuses_of_cameras()])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -266,22 +265,35 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._told |= disagreements
 
     def _health(self) -> Health:
-        since, now, pipeline = self._statistics.since, time.monotonic(), self._pipeline
-        depth_errors = [camera.depth.problem for camera in self._cameras]
-        return Health(
-            state=self._state,
+        pipeline, healths = self._pipeline, self._healths_of_cameras()
+        # That of the only camera is the node's own; of several each has a status of its own.
+        camera = healths.pop('', Health(self._state))
+        return dataclasses.replace(
+            camera,
             last_error=self._last_error or (pipeline.last_error if pipeline else ''),
-            wanted=pipeline is not None and any(map(pipeline.wanted, self._cameras)),
-            active_s=now - self._activated,
-            silent_s=since('received'),
-            resultless_s=since('published'),
-            rejected_s=since('rejected'),
-            failed_s=since('failed'),
-            restarted_s=now - self._restarted,
+            wanted=camera.wanted if not healths else any(h.wanted for h in healths.values()),
+            restarted_s=time.monotonic() - self._restarted,
             classes=len(self._class_list.label_map.classes),
             asking_error=self._segmenter.asking.problem if self._segmenter else '',
-            depth_error='; '.join(filter(None, depth_errors)),
+            cameras=healths,
         )
+
+    def _healths_of_cameras(self) -> dict[str, Health]:
+        if self._pipeline is None:
+            return {}
+        return {
+            camera.name: camera.health(self._state, self._pipeline.wanted(camera))
+            for camera in self._cameras
+        }
+
+    def _statuses_of_cameras(self) -> list[DiagnosticStatus]:
+        """Return a status for each camera that has a name."""
+        name, healths = self.get_fully_qualified_name(), self._healths_of_cameras()
+        return [
+            make_status(f'{name}/{camera.name}', '', healths[camera.name], camera.values())
+            for camera in self._cameras
+            if camera.name in healths and camera.name
+        ]
 
     def _values(self) -> dict[str, object]:
         """Return what diagnostics show beside the health."""

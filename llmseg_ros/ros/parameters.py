@@ -19,6 +19,7 @@ from llmseg_ros.config import (
     build_config,
     setting,
 )
+from llmseg_ros.method.components import LEAST_SHARE
 from llmseg_ros.settings import build_section, check_setting
 
 
@@ -32,6 +33,12 @@ class NodeConfig:
         restart=True,
     )
     lazy: bool = setting(True, 'compute only while someone subscribes to a result')
+    max_rate: float = setting(
+        0.0,
+        'frames a second of each camera worked on at most, to spare a battery; 0: no limit',
+        low=0.0,
+        high=1000.0,
+    )
     overlap: str = setting(
         'auto',
         'encode a frame while the one before is refined: more results, each of them older; auto: '
@@ -45,6 +52,12 @@ class NodeConfig:
     )
     image_transport: str = setting(
         'raw', 'compressed listens to image/compressed', ('raw', 'compressed'), restart=True
+    )
+    compressed_cameras: tuple[str, ...] = setting(
+        (),
+        'those of node.cameras that are heard on ~/NAME/image/compressed, where image_transport is '
+        'raw',
+        restart=True,
     )
     image_reliability: str = setting(
         'auto',
@@ -78,6 +91,15 @@ class NodeConfig:
         'classes of ~/mask, separated by commas; empty: every class',
     )
     mask_depth: bool = setting(True, 'leave out of ~/depth what is in ~/mask')
+    instances: bool = setting(
+        False, 'in ~/masks a mask for each connected component of a class, not one for all of it'
+    )
+    instance_area: float = setting(
+        LEAST_SHARE,
+        'least part of the image that a component has in ~/masks and ~/detections; 0: any',
+        low=0.0,
+        high=1.0,
+    )
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -212,6 +234,9 @@ def check_cameras(config: NodeConfig) -> None:
             )
         if names.count(name) > 1:
             raise ConfigError(f'node.cameras has {name!a} twice: name each camera once')
+    for name in config.compressed_cameras:
+        if name not in names:
+            raise ConfigError(f'node.compressed_cameras has {name!a}, which node.cameras has not')
     for setting_name, topic in (('depth', config.depth), ('depth_info', config.depth_info)):
         if CAMERA in topic and not names:
             raise ConfigError(
@@ -228,6 +253,9 @@ def of_camera(config: NodeConfig, name: str) -> NodeConfig:
     """Return the configuration with the topics of one camera."""
     return dataclasses.replace(
         config,
+        image_transport='compressed'
+        if name in config.compressed_cameras
+        else config.image_transport,
         depth=config.depth.replace(CAMERA, name),
         depth_info=config.depth_info.replace(CAMERA, name),
     )

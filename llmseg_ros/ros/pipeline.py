@@ -144,7 +144,10 @@ class FramePipeline:
             self._log('info', camera, 'jump', f'time went back by {jump:.1f} s')
         if self.wanted(camera):
             held = camera.depth.hold(message.header, self.config.depth_slop)
-            self._finder.put(TakenFrame(camera, message, held), camera)
+            due = camera.due(self.config.max_rate, time.monotonic())
+            # One that is not due still takes the place of an older one that waits.
+            if not self._finder.put(TakenFrame(camera, message, held), camera, anew=due):
+                camera.statistics.count('above_rate')
         else:
             camera.statistics.count('unwanted')
 
@@ -204,7 +207,7 @@ class FramePipeline:
         camera, header, rgb = frame.camera, frame.header, frame.found.rgb
         segmentation = self._in_memory(camera, lambda: self._segmenter.finish(frame.found))
         segmented = time.perf_counter()
-        camera.results.publish(rgb, segmentation, header, self.config.label_encoding)
+        camera.results.publish(rgb, segmentation, header, self.config)
         camera.results.publish_features(frame.found, header)
         published = time.perf_counter()
         timings_ms = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import partial
 
 import numpy as np
@@ -11,22 +12,25 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
+from llmseg_ros.method.components import Component, find_components
 from llmseg_ros.msg import ClassMaskArray, PatchFeatures
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
     array_to_image,
+    components_to_detections,
     confidence_to_image,
     label_encoding,
     labels_to_image,
     segmentation_to_masks,
 )
 from llmseg_ros.ros.features import found_to_features
+from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.visualize import overlay
 
 
 class ResultPublishers:
-    """Publish labels, masks, confidence, overlay and features, each with the frame's own header.
+    """Publish labels, masks, detections, confidence, overlay and features, by the frame's header.
 
     What nobody subscribes to is not computed.
     """
@@ -40,27 +44,48 @@ class ResultPublishers:
         self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
         self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
         self._features = create(PatchFeatures, f'{below}features', qos.CLOUDS)
-        self._all = (self._labels, self._masks, self._confidence, self._overlay, self._features)
+        self._all = [self._labels, self._masks, self._confidence, self._overlay, self._features]
+        self._detections = None
+        if importlib.util.find_spec('vision_msgs') is not None:
+            from vision_msgs.msg import Detection2DArray
+
+            self._detections = create(Detection2DArray, f'{below}detections', qos.RESULTS)
+            self._all.append(self._detections)
 
     def wanted(self) -> bool:
         """Return whether anyone subscribes to any result."""
         return any(publisher.get_subscription_count() for publisher in self._all)
 
     def publish(
-        self, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header, encoding: str
+        self, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header, config: NodeConfig
     ) -> None:
-        """Publish the segmentation of an (H, W, 3) image; for `encoding` see `label_encoding`."""
+        """Publish the segmentation of an (H, W, 3) image."""
         if self._labels.get_subscription_count():
             highest = max((result.id for result in segmentation.classes), default=0)
-            encoding = label_encoding(encoding, highest)
+            encoding = label_encoding(config.label_encoding, highest)
             self._labels.publish(labels_to_image(segmentation.labels, encoding, header))
-        if self._masks.get_subscription_count():
-            self._masks.publish(segmentation_to_masks(segmentation, header))
+        self._publish_masks(segmentation, header, config)
         if self._confidence.get_subscription_count():
             self._confidence.publish(confidence_to_image(segmentation.confidence, header))
         if self._overlay.get_subscription_count():
             picture = overlay(rgb, segmentation.labels)
             self._overlay.publish(array_to_image(picture, 'rgb8', header))
+
+    def _publish_masks(
+        self, segmentation: Segmentation, header: Header, config: NodeConfig
+    ) -> None:
+        """Publish masks and detections; both are of the same components, which are found once."""
+        masks = self._masks.get_subscription_count() > 0
+        boxes = self._detections
+        detections = boxes is not None and boxes.get_subscription_count() > 0
+        components: tuple[Component, ...] = ()
+        if detections or (masks and config.instances):
+            components = find_components(segmentation, config.instance_area)
+        if masks:
+            instances = components if config.instances else None
+            self._masks.publish(segmentation_to_masks(segmentation, header, instances))
+        if boxes is not None and detections:
+            boxes.publish(components_to_detections(components, header))
 
     def publish_features(self, found: Found, header: Header) -> None:
         """Publish the patches that the classes of an image were compared with."""

@@ -22,6 +22,7 @@ class FrameStatistics:
     Attributes:
         received: frames that came in.
         dropped: that gave way to a newer one, or were waiting when the work stopped.
+        above_rate: not worked on, since the rate asked for is lower.
         unwanted: not worked on, since nobody subscribed to a result.
         rejected: that could not be used.
         failed: lost to an error in the segmentation.
@@ -33,6 +34,7 @@ class FrameStatistics:
     def __init__(self, total: FrameStatistics | None = None) -> None:
         self.received = 0
         self.dropped = 0
+        self.above_rate = 0
         self.unwanted = 0
         self.rejected = 0
         self.failed = 0

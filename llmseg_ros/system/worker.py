@@ -57,21 +57,28 @@ class Worker(Generic[T]):
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
-    def put(self, item: T, source: Hashable = None) -> None:
-        """Hand over an item without waiting; once stopped, items are dropped."""
+    def put(self, item: T, source: Hashable = None, anew: bool = True) -> bool:
+        """Hand over an item without waiting; once stopped, items are dropped.
+
+        Args:
+            item: to work on.
+            source: it is of.
+            anew: whether it may wait where no other of its source does.
+
+        Returns:
+            False where it might not.
+        """
         with self._changed:
             if not self._running:
                 self._drop(item)
-                return
+                return True
             if source in self._waiting:
                 self._drop(self._waiting[source])
+            elif not anew:
+                return False
             self._waiting[source] = item  # in the turn of the one it takes the place of
             self._changed.notify_all()
-
-    def waits(self, source: Hashable = None) -> bool:
-        """Return whether an item of a source waits."""
-        with self._changed:
-            return source in self._waiting
+            return True
 
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing waits or is in work; False where something still does or is.

@@ -276,3 +276,12 @@ def test_masks_are_cropped_to_their_boxes_largest_first() -> None:
     assert (cat.mask.encoding, cat.mask.header) == ('mono8', HEADER)
     assert list(cat.mask.data) == [0, 255, 255, 255, 255, 255]
     assert list(cup.mask.data) == [0, 0, 0, 255, 255, 0, 0, 0]
+
+
+def test_a_class_of_one_pixel_has_a_mask() -> None:
+    labels = np.zeros((4, 5), np.uint16)
+    labels[2, 3] = 7
+    results = (ClassResult(7, 'cat', 0.5, 1, (3, 2, 1, 1)),)
+    of = Segmentation(labels, np.ones((4, 5), np.float32), results, 9, {})
+    (cat,) = segmentation_to_masks(of, HEADER).masks
+    assert (cat.mask.height, cat.mask.width, list(cat.mask.data)) == (1, 1, [255])

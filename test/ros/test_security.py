@@ -12,7 +12,8 @@ pytest.importorskip('llmseg_ros.msg')
 
 from llmseg_ros.files import shipped_path
 
-ONLY_SOMETIMES = {'/clock', '/seg/label_info'}  # with use_sim_time, with vision_msgs
+WITH_VISION_MSGS = {'/seg/label_info', '/seg/detections'}
+ONLY_SOMETIMES = {'/clock', *WITH_VISION_MSGS}  # the clock with use_sim_time
 
 PATH = ".//profile[@node='{0}']/{1}s[@{2}='ALLOW']/{1}"
 
