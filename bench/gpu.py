@@ -245,11 +245,12 @@ class Bench:
         used = replace(config.encoder, device=device, precision=precision, runtime=runtime)
         segmenter = Segmenter(replace(config, encoder=used))
         names = class_names()
+        before = len(self.rows)
         for count, size in itertools.product(self._scale.classes, self._scale.sizes):
             segmenter.set_classes(names[:count])
             frames = make_frames(*size)
             for refiner, settings in REFINERS.items():
-                if time.monotonic() > self._until:
+                if len(self.rows) > before and time.monotonic() > self._until:
                     case = f'{config.encoder.name}, {precision}, {runtime}'
                     self._leave_out(
                         f'{case}: from {count} classes, {size[0]}x{size[1]}, {refiner} on, '
