@@ -56,7 +56,7 @@ class Stray(NamedTuple):
     """A subclass that is nearer to another class: where it is listed, and which that is."""
 
     class_name: str
-    index: int
+    rank: int
     other: str
 
 
@@ -118,7 +118,7 @@ def _of_others(
     """Return the strays of which most that shows them shows the class they are nearer to."""
     order = list(classes)
     of_class_ce = membership(order)
-    of_stray_ne = membership([classes[stray.class_name][stray.index] for stray in strays])
+    of_stray_ne = membership([classes[stray.class_name][stray.rank] for stray in strays])
     shares_nc = of_stray_ne @ of_class_ce.T / of_stray_ne.sum(dim=1, keepdim=True).clamp(min=1e-9)
     best = shares_nc.max(dim=1)
     return [
