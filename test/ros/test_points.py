@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from llmseg_ros.mapping.geometry import Camera, camera_from_info
 from llmseg_ros.mapping.point_cloud2 import read_cloud
 from llmseg_ros.ros.conversions import array_to_image
-from llmseg_ros.ros.depth_results import DepthResults, class_mask
+from llmseg_ros.ros.depth_results import DepthResults, class_mask, names_not_listed
 from llmseg_ros.ros.depth_subscription import DepthSubscription, HeldDepth, stamp_ns
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.point_cloud import camera_to_info, points_to_cloud
@@ -212,6 +212,8 @@ def test_the_mask_is_of_the_classes_asked_for() -> None:
     result = Segmentation(labels, np.ones((1, 3), np.float32), classes, 1, {})
     assert class_mask(result, 'cup , zebra').tolist() == [[0, 0, 255]]
     assert class_mask(result, '').tolist() == [[0, 255, 255]]
+    assert names_not_listed(result, 'cup , zebra,, persn') == ['zebra', 'persn']
+    assert names_not_listed(result, '') == []
 
 
 def test_the_nearest_depth_within_the_slop_counts() -> None:
