@@ -76,7 +76,7 @@ def find_depth_topics(
         c.msgtype in TF_TYPES and c.msgcount and not c.topic.endswith(STATIC)
         for c in bag.connections
     )
-    tracks = sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE})
+    tracks = odometry_topics(bag)
     if not odometry and not has_tf and tracks:
         if len(tracks) > 1:
             raise BagError(
@@ -139,7 +139,7 @@ class BagDepth:
         types = (IMAGE_TYPE, COMPRESSED_TYPE)
         self._depth = StampedMessages(bag, connections_of(bag, topics.depth, types))
         self._stamps = sorted(self._depth.times)
-        self._infos = list(changed_infos(bag, topics.info))
+        self._infos = list(changed_infos(bag, topics))
         self._tree, self.bad_poses = frame_tree(bag, topics.odometry)
 
     def require_poses(self) -> None:
@@ -204,27 +204,42 @@ class BagDepth:
                 raise GeometryError(f'the frame {frame_id!a} of the image hangs on nothing in tf')
             if not self.world:
                 self.world = self._tree.chain(frame)[-1]
+                self._check_moves(frame)
             return self._tree.pose(frame, self.world, stamp)
         except GeometryError as error:
             raise BagError(f'the poses of the bag can not be used: {error}') from error
 
+    def _check_moves(self, frame: str) -> None:
+        """Raise GeometryError where tf has wheels or the like alone, and odometry the poses."""
+        tracks = odometry_topics(self._bag)
+        if tracks and not self.topics.odometry and not self._tree.moves(frame):
+            raise GeometryError(
+                f'in tf nothing moves between the camera and {self.world!a}, choose the poses '
+                f'with --odometry, one of {", ".join(tracks)}'
+            )
 
-def changed_infos(bag: Bag, topic: str) -> Iterator[tuple[int, Camera]]:
+
+def odometry_topics(bag: Bag) -> list[str]:
+    """Return the names of the topics with odometry."""
+    return sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE and c.msgcount})
+
+
+def changed_infos(bag: Bag, topics: DepthTopics) -> Iterator[tuple[int, Camera]]:
     """Yield stamp and camera of each camera_info that differs from the one before.
 
     Raises:
         BagError: one is not calibrated, or of an unknown lens.
     """
     last = b''
-    for message in bag.messages(connections_of(bag, topic, (CAMERA_INFO_TYPE,))):
+    for message in bag.messages(connections_of(bag, topics.info, (CAMERA_INFO_TYPE,))):
         content = bytes(message.raw[AFTER_HEADER_STAMP:])
         if content == last:
             continue
         last = content
         try:
-            yield stamp_in(message), camera_from_info(bag.deserialize(message))
+            yield stamp_in(message), camera_from_info(bag.deserialize(message), topics.depth)
         except GeometryError as error:
-            raise BagError(f'a message of {topic} can not be used: {error}') from error
+            raise BagError(f'a message of {topics.info} can not be used: {error}') from error
 
 
 def read_rgbd_frames(
