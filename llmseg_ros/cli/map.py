@@ -20,7 +20,6 @@ from llmseg_ros.cli.common import (
     OdometryOption,
     SubclassesOption,
     note,
-    parse_classes,
     percent,
     print_table,
     printable,
@@ -28,7 +27,7 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
 )
-from llmseg_ros.cli.segment import accepted_names
+from llmseg_ros.cli.segment import accepted_classes
 from llmseg_ros.cli.settings import read_settings
 from llmseg_ros.files import prepare_folder, write_json
 
@@ -115,7 +114,7 @@ def build_map(
       llmseg map office.mcap --classes "chair, table, floor" --out office_map
       llmseg map kitchen/ --classes classes.txt --voxel 0.02 --out kitchen_map
     """
-    names = accepted_names(parse_classes(classes))
+    names, rules = accepted_classes(classes)
     settings = read_settings(
         resolve_config(config), '', {'subclasses': subclasses.replace('configured', '')}
     )
@@ -128,7 +127,7 @@ def build_map(
         settings, known = look_up_subclasses(settings, names, progress)
         prepare_folder(out)
         with waiting('loading the model'):
-            segmenter = load_with_known(settings, names, known)
+            segmenter = load_with_known(settings, names, known, rules)
         voxels = VoxelMap(voxel, limit)
         mapping = Mapping(frames, segmenter, names, voxels, AgreementMeter(keep_places=True))
         complete = mapping.run(farthest)

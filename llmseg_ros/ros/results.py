@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from llmseg_ros.method.components import find_components
+from llmseg_ros.method.components import Component, find_components
 from llmseg_ros.msg import ClassMaskArray
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
@@ -73,14 +74,15 @@ class ResultPublishers:
     ) -> None:
         """Publish masks and detections; both are of the same components, which are found once."""
         masks = self._masks.get_subscription_count() > 0
-        detections = self._detections is not None and self._detections.get_subscription_count() > 0
-        components = None
-        if detections or (masks and config.instances):
+        detections = self._detections and self._detections.get_subscription_count()
+        instances = masks and config.instances
+        components: Sequence[Component] = ()
+        if detections or instances:
             components = find_components(segmentation, config.instance_area)
         if masks:
-            instances = components if config.instances else None
-            self._masks.publish(segmentation_to_masks(segmentation, header, instances))
-        if detections:
+            of = components if instances else None
+            self._masks.publish(segmentation_to_masks(segmentation, header, of))
+        if self._detections is not None and detections:
             self._detections.publish(components_to_detections(components, header))
 
     def destroy(self) -> None:
