@@ -72,7 +72,7 @@ def build_map(
     ],
     classes: Annotated[
         str,
-        typer.Option(help='Class names separated by commas, or a text file with one a line.'),
+        typer.Option(help='Class names separated by commas, or a class file.'),
     ],
     out: Annotated[Path, typer.Option(metavar='DIR', help='Where the map and its report go.')],
     voxel: Annotated[

@@ -257,6 +257,7 @@ def folder_report(
     summary.pop('rejections')  # each bag has its own
     return {
         **summary,
+        **in_report(task.rules),
         'mode': 'offline',
         'complete': complete,
         'bags': by_bag(scores.bags),
