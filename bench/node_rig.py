@@ -64,9 +64,16 @@ class Rig:
                 return int(line.split()[1]) / 1024
         raise OSError('the node is gone')
 
-    def listen(self) -> None:
-        """Subscribe to the label images."""
-        self.node.create_subscription(Image, '/seg/labels', self._on_labels, 10)
+    def listen(self, topic: str = '/seg/labels') -> list[tuple[float, float]]:
+        """Subscribe to label images; return their arrivals, the rig's own unless told a topic."""
+        arrivals = self.arrivals if topic == '/seg/labels' else []
+
+        def note(message: Image) -> None:
+            stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
+            arrivals.append((time.monotonic(), time.time() - stamp))
+
+        self.node.create_subscription(Image, topic, note, 10)
+        return arrivals
 
     def set_classes(self, names: Sequence[str]) -> None:
         """Put a class list in force."""
@@ -82,14 +89,17 @@ class Rig:
         seconds: float,
         reliable: bool,
         ended: threading.Event | None = None,
+        topic: str = '/image',
+        encoding: str = 'rgb8',
     ) -> int:
         """Publish a photograph as a camera does, until `ended` is set; return how often."""
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         publisher = self.node.create_publisher(
-            Image, '/image', QoSProfile(depth=5, reliability=reliability)
+            Image, topic, QoSProfile(depth=5, reliability=reliability)
         )
         pixels = cv2.resize(np.ascontiguousarray(data.chelsea()), (width, height))
         message = array_to_image(pixels, 'rgb8', Header(frame_id='camera'))
+        message.encoding = encoding
         wait_until(lambda: publisher.get_subscription_count() > 0)
         time.sleep(1)
         begin = time.monotonic()
@@ -106,20 +116,19 @@ class Rig:
         return frames
 
     @contextlib.contextmanager
-    def filming(self, rate_hz: float) -> Iterator[None]:
+    def filming(
+        self, rate_hz: float, topic: str = '/image', encoding: str = 'rgb8'
+    ) -> Iterator[None]:
         """Publish frames of 640x480 in the background until the end of the block."""
         ended = threading.Event()
-        camera = threading.Thread(target=self.film, args=(640, 480, rate_hz, 1e6, False, ended))
+        given = (640, 480, rate_hz, 1e6, False, ended, topic, encoding)
+        camera = threading.Thread(target=self.film, args=given)
         camera.start()
         try:
             yield
         finally:
             ended.set()
             camera.join()
-
-    def _on_labels(self, message: Image) -> None:
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
-        self.arrivals.append((time.monotonic(), time.time() - stamp))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

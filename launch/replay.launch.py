@@ -56,13 +56,21 @@ def include_seg(context: LaunchContext) -> list[IncludeLaunchDescription]:
     Raises:
         ValueError: it has not.
     """
-    names = ('bag', 'image', 'namespace', 'image_transport')
-    bag, image, namespace, transport = (
+    names = ('bag', 'cameras', 'image', 'namespace', 'image_transport')
+    bag, cameras, image, namespace, transport = (
         LaunchConfiguration(name).perform(context) for name in names
     )
-    topic = image if image.startswith('/') else '/'.join(['', *namespace.split('/'), image])
-    topic = '/' + '/'.join(part for part in topic.split('/') if part)
-    check_bag(bag, topic, transport)
+    of_each = [image.replace('{camera}', name.strip()) for name in cameras.split(',')]
+    for topic in image.split(',') if ',' in image else of_each:
+        topic = topic.strip()
+        compressed = bool(cameras) and topic.endswith(COMPRESSED)
+        if not topic.startswith('/'):
+            topic = '/'.join(['', *namespace.split('/'), topic])
+        topic = '/' + '/'.join(part for part in topic.split('/') if part)
+        if compressed:
+            check_bag(bag, topic.removesuffix(COMPRESSED), 'compressed')
+        else:
+            check_bag(bag, topic, transport)
     return [
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(SEG_LAUNCH),

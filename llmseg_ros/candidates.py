@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from llmseg_ros.classes import BACKGROUND_ID, name_key
 from llmseg_ros.config import BackgroundConfig, FusionConfig, GateConfig, SegmenterConfig
+from llmseg_ros.contrasts import Contrasts
 from llmseg_ros.encoders import ImageFeatures
 from llmseg_ros.method.background import BY_WORDS, label_logits
 from llmseg_ros.method.fusion import class_maps
@@ -18,13 +19,14 @@ from llmseg_ros.method.name_logits import ClassGroup, NameLogits, compare_names,
 from llmseg_ros.method.patches import average_windows, grid_length, whole_axis
 from llmseg_ros.method.presence import (
     Candidates,
+    clear_of_contrasts,
     evidence_prior,
     evidence_scores,
     presence_scores,
     select_candidates,
 )
 from llmseg_ros.method.refine import Labels, refine, refine_names
-from llmseg_ros.method.rivals import rival_map
+from llmseg_ros.method.rivals import contrast_map, rival_map
 from llmseg_ros.method.seen import add_seen_things
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.segmentation import ClassMaps, Gated
@@ -48,7 +50,8 @@ class Found:
             there are none.
         passed: the candidates.
         fused: their (k + 1, h, w) logits and background's, or those of their names.
-        input_3hw: of the ImageFeatures.
+        features: of the image.
+        encoder: they are of.
     """
 
     rgb: NDArray[np.uint8]
@@ -59,7 +62,8 @@ class Found:
     scores_c: torch.Tensor | None = None
     passed: Candidates | None = None
     fused: torch.Tensor | NameLogits | None = None
-    input_3hw: torch.Tensor | None = None
+    features: ImageFeatures | None = None
+    encoder: str = ''
 
     @cached_property
     def candidates(self) -> frozenset[int]:
@@ -92,9 +96,12 @@ def find_candidates(
         scores_c = presence_scores(pooled_d, *sets, gate)
     held_c = held_classes(vocabulary, previous, scores_c.device)
     if gate.name != 'simseg' or not gate.background:
-        return scores_c, strong_enough(
-            select_candidates(scores_c, gate, held_c), scores_c, vocabulary
-        )
+        candidates = select_candidates(scores_c, gate, held_c)
+        if gate.name == 'share' and evidence_e is not None and vocabulary.contrasts is not None:
+            candidates = beside_contrasts(
+                candidates, scores_c, evidence_e, vocabulary.contrasts, gate.share
+            )
+        return scores_c, strong_enough(candidates, scores_c, vocabulary)
     background_e = vocabulary.gate_background_e
     if background_e is None:
         raise ValueError('gate.background needs a segmenter that is configured with it')
@@ -107,6 +114,20 @@ def find_candidates(
     index_k, valid_k = select_candidates(torch.cat([background_1, scores_c]), gate, held_c)
     candidates = Candidates((index_k - 1).clamp(min=0), valid_k & (index_k > 0))
     return scores_c, strong_enough(candidates, scores_c, vocabulary)
+
+
+def beside_contrasts(
+    candidates: Candidates,
+    scores_c: torch.Tensor,
+    evidence_e: torch.Tensor,
+    contrasts: Contrasts,
+    share: float,
+) -> Candidates:
+    """Leave out the candidates that the image hardly shows, next to their contrasts."""
+    if contrasts.membership_je is None:
+        return candidates
+    scores_j = evidence_scores(evidence_e, contrasts.membership_je)
+    return clear_of_contrasts(candidates, scores_c, scores_j, contrasts.of_cj, share)
 
 
 def strong_enough(
@@ -129,14 +150,15 @@ def fuse_candidates(
     background: BackgroundConfig,
 ) -> torch.Tensor:
     """Return the (k + 1, h, w) label logits of background and the candidates."""
-    patches_hwd, pooled_d = unit_features(features)
-    if features.axes is not None:
-        patches_hwd = average_windows(patches_hwd, features.axes)
+    patches_hwd, pooled_d = grid_features(features)
     names = describe_candidates(vocabulary, candidates)
     evidence_e, things = features.evidence_e, vocabulary.things
     if evidence_e is None or things is None:
         maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
-        return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background)
+        contrasts = vocabulary.contrasts
+        rows_jd = None if contrasts is None else contrasts.rows_jd
+        beside_hw = None if rows_jd is None else contrast_map(patches_hwd, rows_jd)
+        return label_logits(maps_hwk.permute(2, 0, 1), candidates.valid_k, background, beside_hw)
     names = add_seen_things(*names, evidence_e, things, candidates)
     maps_hwk = class_maps(patches_hwd, pooled_d, *names, fusion)
     rivals_hw = None
@@ -198,6 +220,14 @@ def unit_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
     return patches_hwd, normalize(features.pooled_d, dim=-1)
 
 
+def grid_features(features: ImageFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `unit_features` does, the patches of windows averaged onto one grid."""
+    patches_hwd, pooled_d = unit_features(features)
+    if features.axes is not None:
+        patches_hwd = average_windows(patches_hwd, features.axes)
+    return patches_hwd, pooled_d
+
+
 def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
     """Refine what was fused, once for all settings it is the same for: that is, by its values.
 
@@ -207,6 +237,8 @@ def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
     """
     fused, config, rgb, shared = found.fused, found.config, found.rgb, found.shared
     assert fused is not None
+    assert found.features is not None
+    input_3hw = found.features.input_3hw
     gate = found.vocabulary, config.gate
     if not isinstance(fused, NameLogits):
         logits_khw = shared.first_equal(fused)  # fusions differ only with subclasses
@@ -218,7 +250,7 @@ def refine_fused(found: Found, scores_k: torch.Tensor) -> Labels:
     return shared.once(
         ('refine', *gate, config.background, config.refine, *same),
         lambda: refine_names(
-            fused, scores_k, rgb, config.background, config.refine, found.input_3hw, shared
+            fused, scores_k, rgb, config.background, config.refine, input_3hw, shared
         ),
     )
 

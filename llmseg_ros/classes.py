@@ -105,6 +105,12 @@ def clean_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
     return list(accepted.values()), messages
 
 
+def all_taken(names: Iterable[str], update: ClassUpdate) -> bool:
+    """Tell whether no name was refused: each is in the list, or means background."""
+    taken = {name_key(entry.name) for entry in update.classes} | set(BACKGROUND_NAMES)
+    return all(name_key(name) in taken for name in names)
+
+
 class ClassRegistry:
     """Give class names ids that are never given to another name; safe across threads."""
 
@@ -137,6 +143,24 @@ class ClassRegistry:
                 version += 1
             self._current = ClassUpdate(version, tuple(classes))
             return ClassUpdate(version, tuple(classes), tuple(messages))
+
+    def aside(self, names: Iterable[str]) -> ClassUpdate:
+        """Return a class list that is not put in force, of version 0.
+
+        Names that have been in a list have their ids; the others get free ones, which the registry
+        may yet give to other names.
+        """
+        accepted, messages = clean_names(names)
+        with self._lock:
+            known = dict(self._ids)
+        classes = []
+        for name in accepted:
+            new = ClassEntry(len(known) + 1, name)
+            if new.id > MAX_ID and name_key(name) not in known:
+                messages.append(f'class name {name!a}: all {MAX_ID} ids are used up: refused')
+            else:
+                classes.append(known.setdefault(name_key(name), new))
+        return ClassUpdate(0, tuple(classes), tuple(messages))
 
     def renew(self) -> ClassUpdate:
         """Raise the version of the same class list: what describes its classes has changed."""

@@ -264,6 +264,11 @@ class BackgroundConfig:
         'probability and names: what is background; never a requested class, its subclasses or '
         'other names',
     )
+    contrasts: bool = setting(
+        False,
+        'threshold, probability and names: what is near a class or taken for it, by the packs and '
+        'the language model, competes with the classes and is background',
+    )
     keep_words: bool = setting(
         False,
         'take words that are requested classes as well, as published; what is both is background',

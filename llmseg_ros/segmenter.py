@@ -32,11 +32,13 @@ from llmseg_ros.classes import (
 )
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.config_files import load_config
+from llmseg_ros.contrasts import wanted_kinds, wants_contrasts
 from llmseg_ros.encoders import Encoder, ImageFeatures, create_encoder
 from llmseg_ros.method.background import BY_PROBABILITY, BY_WORDS
 from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
+from llmseg_ros.own_lists import OwnList, OwnLists
 from llmseg_ros.segmentation import ClassResult, Gated, Segmentation
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.packs import MAX_SUBCLASSES
@@ -62,8 +64,8 @@ class Segmenter:
         encoder: in use.
         vocabulary: in force; replaced as a whole.
         notes: a sentence for every name in force that will not be found as meant.
-        on_new_subclasses: called after an answer of the language model has changed the vocabulary,
-            on the thread that asked.
+        on_new_subclasses: called after an answer of the language model, or contrasts switched on
+            or off, have changed the vocabulary, on the thread that asked or switched.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Segmenter:
         self.encoder: Encoder = create_encoder(config) if encoder is None else encoder
         self._registry = ClassRegistry() if registry is None else registry
         self._resolver = Resolver(config.subclasses) if resolver is None else resolver
+        self._own_lists = OwnLists(self._registry, self._resolver)
         self._updating = threading.Lock()
         self.on_new_subclasses: Callable[[], None] | None = None
         self._rules: Rules = {}
@@ -125,9 +128,7 @@ class Segmenter:
             if cleaned.rules != self._rules and update.version == before:
                 update = self._registry.renew()
             self._rules = cleaned.rules
-            self._resolver.resolve_all(
-                [entry.name for entry in update.classes], self._take_subclasses
-            )
+            self._ask_for_missing(update, self.config)
             self.vocabulary = self._describe(update, self.config)
             names = [entry.name for entry in update.classes]
             self.notes = tuple(notes_on_names(names, self.encoder, self._resolver))
@@ -158,6 +159,14 @@ class Segmenter:
         lost = [item for item in cleaned if item not in kept]
         return (*messages, *(f'{item!a} is a class, or repeats a name: left out' for item in lost))
 
+    def describe(self, names: Iterable[str], rules: Given = ()) -> OwnList:
+        """Describe a class list for `segment`; the one in force stays.
+
+        Raises:
+            NamesRefused: a name or a rule can't be used.
+        """
+        return self._own_lists.describe(names, rules, self.encoder, self.config)
+
     def origin(self, name: str) -> str:
         """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
         return self._resolver.origin(name, self._resolver.resolve(name))
@@ -170,6 +179,10 @@ class Segmenter:
     def close(self) -> None:
         """Ask the language model nothing more, and let go of the store."""
         self._resolver.close()
+
+    def _ask_for_missing(self, update: ClassUpdate, config: SegmenterConfig) -> None:
+        names = [entry.name for entry in update.classes]
+        self._resolver.resolve_all(names, self._take_subclasses, wanted_kinds(config))
 
     def _take_subclasses(self, name: str, found: Subclasses) -> None:
         """Describe the class list anew with what the language model has answered."""
@@ -197,9 +210,14 @@ class Segmenter:
                 self.encoder = create_encoder(config)
             words = used_words(config)
             in_gate = config.gate.background and not self.config.gate.background
-            if new_encoder or in_gate or words not in ((), used_words(self.config)):
+            switched = wants_contrasts(config) != wants_contrasts(self.config)
+            if switched:
+                self._ask_for_missing(self._registry.renew(), config)
+            if new_encoder or in_gate or switched or words not in ((), used_words(self.config)):
                 self.vocabulary = self._describe(self._registry.current, config)
             self.config = dataclasses.replace(config, refine=available_refiner(config.refine))
+        if switched and self.on_new_subclasses is not None:
+            self.on_new_subclasses()
 
     @property
     def overlaps(self) -> bool:
@@ -210,19 +228,24 @@ class Segmenter:
         """
         return self.encoder.runtime != 'torch'
 
-    def segment(self, rgb: NDArray[np.uint8], previous: Gated | None = None) -> Segmentation:
+    def segment(
+        self, rgb: NDArray[np.uint8], previous: Gated | None = None, own: OwnList | None = None
+    ) -> Segmentation:
         """Segment an (H, W, 3) uint8 RGB image.
 
         Args:
             rgb: the image.
             previous: of the frame before in a stream, for the gate's hysteresis.
+            own: a class list of this image's own; None: the one in force.
 
         Raises:
             ValueError: the image is empty, or not (H, W, 3) uint8.
         """
-        return self.finish(self.find(rgb, previous))
+        return self.finish(self.find(rgb, previous, own))
 
-    def find(self, rgb: NDArray[np.uint8], previous: Gated | None = None) -> Found:
+    def find(
+        self, rgb: NDArray[np.uint8], previous: Gated | None = None, own: OwnList | None = None
+    ) -> Found:
         """Do the first part of `segment`: encode the image, find its candidates, fuse."""
         import torch
 
@@ -230,7 +253,10 @@ class Segmenter:
         started = time.perf_counter()
         with torch.inference_mode():
             features = self.encoder.encode_image(rgb)
-        return self.find_in_features(features, rgb, started, previous=previous)
+        config, vocabulary = (None, None) if own is None else (own.config, own.vocabulary)
+        return self.find_in_features(
+            features, rgb, started, config, previous, vocabulary=vocabulary
+        )
 
     def segment_features(
         self,
@@ -265,17 +291,20 @@ class Segmenter:
         config: SegmenterConfig | None = None,
         previous: Gated | None = None,
         shared: Shared | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> Found:
         """Do the first part of `segment_features`."""
         import torch
 
         config = self.config if config is None else config
-        vocabulary = self.vocabulary  # read once: another thread may put a new one in its place
+        if vocabulary is None:
+            vocabulary = self.vocabulary  # read once: another thread may put another in its place
         shared = Shared() if shared is None else shared
         clock = StageClock(shared, started)
         clock.lap('encode')
+        begun = rgb, vocabulary, config, shared, clock
         if not vocabulary.classes:
-            return Found(rgb, vocabulary, config, shared, clock)
+            return Found(*begun, features=features, encoder=self.encoder.name)
         gate = vocabulary, config.gate
         stages = config.fusion, config.background
         by_name = config.background.name in BY_PROBABILITY
@@ -294,9 +323,7 @@ class Segmenter:
 
             fused = shared.once(('fuse', *gate, *stages), fuse)
             clock.lap('fuse')
-        return Found(
-            rgb, vocabulary, config, shared, clock, scores_c, candidates, fused, features.input_3hw
-        )
+        return Found(*begun, scores_c, candidates, fused, features, self.encoder.name)
 
     def finish(self, found: Found) -> Segmentation:
         """Do the second part of `segment`: refine what was found to labels at image size."""

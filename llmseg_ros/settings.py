@@ -56,12 +56,12 @@ def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
         value = tuple(value)
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    item = type(default[0]) if kind is tuple and default else str  # an empty default is of texts
+    expected = f'a list of {item.__name__}' if kind is tuple else kind.__name__
     if type(value) is not kind:
-        raise ConfigError(f'{name} is {value!r}, expected {kind.__name__}')
-    if kind is tuple:
-        item = type(default[0])
-        if not value or any(type(part) is not item for part in value):
-            raise ConfigError(f'{name} is {value!r}, expected a list of {item.__name__}')
+        raise ConfigError(f'{name} is {value!r}, expected {expected}')
+    if kind is tuple and ((default and not value) or any(type(part) is not item for part in value)):
+        raise ConfigError(f'{name} is {value!r}, expected {expected}')
     choices, low, high = (field.metadata[key] for key in ('choices', 'low', 'high'))
     if choices and value not in choices:
         raise ConfigError(f'{name} is {value!r}, expected one of {", ".join(choices)}')

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llmseg_ros.class_rules import ClassRule, Rules
 from llmseg_ros.classes import BACKGROUND_ID, ClassUpdate, clean_name, name_key
-from llmseg_ros.config import ConfigError, SegmenterConfig
+from llmseg_ros.config import ConfigError, FusionConfig, SegmenterConfig
+from llmseg_ros.contrasts import (
+    Contrasts,
+    check_contrasts,
+    contrast_names,
+    describe_contrasts,
+    wants_contrasts,
+)
 from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
+from llmseg_ros.method.fusion import taking_part
 from llmseg_ros.method.rivals import Things, relate_things
 from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -28,12 +36,14 @@ class VocabularyClass:
         name: class name.
         subclasses: without the name itself.
         source: 'llm', 'store', 'pack', 'name' or 'typed'.
+        contrasts: what is near it or taken for it, and competes as background.
     """
 
     id: int
     name: str
     subclasses: tuple[str, ...]
     source: str
+    contrasts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +65,7 @@ class Vocabulary:
         rules: of classes, by name_key.
         never: names no class may be; their descriptors come after those of the classes.
         minimum_scores_c: (c,), of the classes and `never`; None where no class has one.
+        contrasts: of the classes, where the configuration wants some; None without.
     """
 
     version: int
@@ -69,6 +80,7 @@ class Vocabulary:
     rules: Rules = field(default_factory=dict)
     never: tuple[VocabularyClass, ...] = ()
     minimum_scores_c: torch.Tensor | None = None
+    contrasts: Contrasts | None = None
 
     @property
     def described(self) -> tuple[VocabularyClass, ...]:
@@ -103,15 +115,21 @@ def describe_classes(
         empty = torch.zeros(0, 0, 0)
         return Vocabulary(update.version, (), empty, torch.zeros(0, 0).bool())
     described = [*classes, *never]
+    if wants_contrasts(config):
+        encode = meaning_of(encoder) if config.subclasses.filter else None
+        classes = with_contrasts(classes, never, resolver, encode)
+        described = [*classes, *never]
     names = [name for item in described for name in (item.name, *item.subclasses)]
     counts = [1 + len(item.subclasses) for item in described]
     by_words = config.background.name in BY_WORDS
+    contrasts_of = [item.contrasts for item in described]
     words: tuple[str, ...] = ()
     if by_words:
         kept_words = config.background.keep_words
         words = other_words(
             config.background.words, () if kept_words else names, resolver.same_class
         )
+        words = tuple(dict.fromkeys((*words, *contrast_names(contrasts_of))))
     in_gate = ['background'] if config.gate.background else []
     rows_sd = encoder.encode_text([*names, *words, *in_gate])
     descriptors_cnd, members_cn = pad_sets(rows_sd[: len(names)], counts)
@@ -145,7 +163,31 @@ def describe_classes(
         rules,
         tuple(never),
         minimum_scores(described, rules, members_cn.device),
+        describe_contrasts(contrasts_of, encoder, resolver, by_words),
     )
+
+
+def with_contrasts(
+    classes: Sequence[VocabularyClass],
+    never: Sequence[VocabularyClass],
+    resolver: Resolver,
+    encode: Callable[[Sequence[str]], torch.Tensor] | None,
+) -> list[VocabularyClass]:
+    """Give classes their contrasts, see check_contrasts.
+
+    Args:
+        classes: with their subclasses.
+        never: names that compete already.
+        resolver: of contrasts.
+        encode: of names, for what they mean; None to look at their spelling alone.
+    """
+    found = {item.name: resolver.resolve(item.name, 'contrasts') for item in classes}
+    names = {
+        item.name: (item.name, *resolver.aliases(item.name), *item.subclasses)
+        for item in (*classes, *never)
+    }
+    checked = check_contrasts(found, names, encode)
+    return [replace(item, contrasts=checked[item.name].kept) for item in classes]
 
 
 def name_classes(
@@ -193,6 +235,53 @@ def minimum_scores(
         return None
     unbound = -torch.inf  # a score may be below 0
     return torch.tensor([score or unbound for score in least], device=device)
+
+
+def fixed_embeddings(
+    vocabulary: Vocabulary, fusion: FusionConfig, subclasses: bool = True
+) -> tuple[torch.Tensor, list[int]]:
+    """Return the rows whose products with a patch have a class's map as their largest.
+
+    That is so by the fusions `max`, whose rows are those of the names that take part, and `mean`,
+    which has one. The others depend on the image; theirs are as with `max`.
+
+    Args:
+        vocabulary: of the classes.
+        fusion: of their names.
+        subclasses: False for the class's own name alone.
+
+    Returns:
+        (s, d) rows of the classes, one class after the other, and how many each of them has.
+    """
+    count = len(vocabulary.classes)
+    names_cnd, members_cn = vocabulary.descriptors_cnd[:count], vocabulary.members_cn[:count]
+    if not subclasses:
+        return names_cnd[:, :1].flatten(0, 1), [1] * count
+    members_cn = taking_part(members_cn, fusion)
+    if fusion.name == 'mean':
+        sums_cd = (names_cnd * members_cn[..., None]).sum(dim=1)
+        return sums_cd / members_cn.sum(dim=1, keepdim=True), [1] * count
+    return names_cnd[members_cn], members_cn.sum(dim=1).tolist()
+
+
+def beyond_embeddings(vocabulary: Vocabulary, fusion: FusionConfig) -> list[str]:
+    """Give a sentence for what the maps of classes are made of beside `fixed_embeddings`."""
+    sentences = []
+    if fusion.name not in ('max', 'mean'):
+        sentences.append(
+            f'fusion.name is {fusion.name}, which weighs names by the image: the largest product '
+            'is that of the best name, not the map of the class'
+        )
+    things = vocabulary.things
+    if things is not None and things.by_others_c is not None:
+        told = zip(vocabulary.classes, things.by_others_c.tolist(), strict=False)
+        sentences += [
+            f'{item.name!a} is looked for by other things that each image shows too, such as '
+            'clothes: the product is that of its names alone'
+            for item, by_others in told
+            if by_others
+        ]
+    return sentences
 
 
 def describe_alone(

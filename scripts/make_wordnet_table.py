@@ -1,8 +1,8 @@
-"""Make the table of what the 1000 ImageNet names are, out of WordNet 3.0's noun files.
+"""Make the tables of what the 1000 ImageNet names are and of their parts, out of WordNet 3.0.
 
 The files are those of the Debian package wordnet-base; the format is that of wndb(5WN).
 
-    python scripts/make_wordnet_table.py /usr/share/wordnet llmseg_ros/encoders/wordnet/synsets.tsv
+    python scripts/make_wordnet_table.py /usr/share/wordnet llmseg_ros/encoders/wordnet
 """
 
 from __future__ import annotations
@@ -13,39 +13,72 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 PARENT_POINTERS = ('@', '@i')  # hypernym, instance hypernym
+PART_POINTERS = ('%p',)
+PERSON, HOMO = 'n00007846', 'n02472293'  # WordNet puts no person below its genus
+PARTS_OF_PARTS = 3  # steps: a car has an engine, that has a cylinder
 
 
 def main() -> None:
-    """Read the folder of WordNet files and write the table."""
+    """Read the folder of WordNet files and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('wordnet', type=Path, help='folder with data.noun, index.noun, noun.exc')
-    parser.add_argument('table', type=Path, help='file to write')
+    parser.add_argument('tables', type=Path, help='folder of the files to write')
     arguments = parser.parse_args()
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
     leaves = [info.index_to_label_name(index) for index in range(info.num_classes())]
-    parents = read_parents(arguments.wordnet / 'data.noun')
+    parents = read_pointers(arguments.wordnet / 'data.noun', PARENT_POINTERS)
     above = with_ancestors(leaves, parents)
     forms = read_irregular_forms(arguments.wordnet / 'noun.exc')
     names = read_names(arguments.wordnet / 'index.noun', set(above), forms)
     lines = ['\t'.join((id, ' '.join(parents[id]), '|'.join(names[id]))) for id in above]
-    arguments.table.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    (arguments.tables / 'synsets.tsv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    parts = read_pointers(arguments.wordnet / 'data.noun', PART_POINTERS)
+    for genus in with_ancestors([HOMO], parents):
+        parts[PERSON] += parts[genus]
+    words = read_words(arguments.wordnet / 'data.noun')
+    lines = [
+        f'{id}\t{"|".join(sorted({word for part in found for word in words[part]}))}'
+        for id in above
+        if (found := parts_below(id, parts))
+    ]
+    (arguments.tables / 'parts.tsv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
 
-def read_parents(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the synsets right above each noun synset: ids by id, such as n02084071."""
-    parents = {}
+def read_pointers(path: Path, kinds: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the noun synsets that each one points to: ids by id, such as n02084071."""
+    found = {}
     for line in data_lines(path):
         fields = line.split(' | ')[0].split()
         first = 4 + 2 * int(fields[3], 16)  # offset, file, type, count of words, words
         pointers = fields[first + 1 :]
-        parents['n' + fields[0]] = tuple(
+        found['n' + fields[0]] = tuple(
             'n' + pointers[i + 1]
             for i in range(0, 4 * int(fields[first]), 4)
-            if pointers[i] in PARENT_POINTERS
+            if pointers[i] in kinds
         )
-    return parents
+    return found
+
+
+def read_words(path: Path) -> dict[str, list[str]]:
+    """Return the words of each noun synset by its id, in small letters."""
+    words = {}
+    for line in data_lines(path):
+        fields = line.split(' | ')[0].split()
+        last = 4 + 2 * int(fields[3], 16)
+        words['n' + fields[0]] = [word.replace('_', ' ').lower() for word in fields[4:last:2]]
+    return words
+
+
+def parts_below(id: str, parts: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Return the parts of a synset and the parts of these, as far as PARTS_OF_PARTS."""
+    found: set[str] = set()
+    newest = {id}
+    for _ in range(PARTS_OF_PARTS):
+        newest = {part for whole in newest for part in parts[whole]} - found
+        found |= newest
+    return found
 
 
 def read_irregular_forms(path: Path) -> dict[str, list[str]]:

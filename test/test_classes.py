@@ -77,3 +77,18 @@ def test_updates_from_threads_share_ids():
         thread.join()
     assert [entry.id for entry in registry.current.classes] == list(range(1, 51))
     assert registry.current.version == 1
+
+
+def test_a_list_aside_takes_no_ids():
+    registry = ClassRegistry()
+    in_force = registry.update(['cat', 'dog'])
+    aside = registry.aside(['lamp', 'DOG', 'vase', 'lamp', ''])
+    assert [(entry.id, entry.name) for entry in aside.classes] == [
+        (3, 'lamp'),
+        (2, 'dog'),
+        (4, 'vase'),
+    ]
+    assert aside.version == 0
+    assert len(aside.messages) == 2
+    assert registry.current == in_force
+    assert registry.update(['vase']).classes[0].id == 3

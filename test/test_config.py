@@ -128,6 +128,8 @@ def test_every_default_is_allowed_and_described(field):
 @pytest.mark.parametrize(
     ('name', 'stages'),
     [
+        ('desktop', ('open_clip', 'max', 'none', 'probability', 'crf')),
+        ('jetson', ('open_clip', 'max', 'none', 'probability', 'crf')),
         ('offline', ('imagenet', 'max', 'share', 'threshold', 'crf')),
         ('open_clip', ('open_clip', 'max', 'none', 'probability', 'crf')),
         ('paper', ('simseg', 'reference', 'simseg', 'minmax', 'crf_binary')),
@@ -139,3 +141,12 @@ def test_presets(name, stages):
     config = load_config(shipped_path(f'config/{name}.yaml'))
     sections = (config.encoder, config.fusion, config.gate, config.background, config.refine)
     assert tuple(section.name for section in sections) == stages
+
+
+@pytest.mark.parametrize('name', ['desktop', 'jetson', 'open_clip', 'street'])
+def test_models_of_presets_are_usable_and_on_the_hub(name):
+    from llmseg_ros.encoders.open_clip_models import check_model, pretrained_config
+
+    clip = load_config(shipped_path(f'config/{name}.yaml')).open_clip
+    assert check_model(clip.model, clip.pretrained)
+    assert pretrained_config(clip.model, clip.pretrained)['hf_hub']

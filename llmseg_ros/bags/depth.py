@@ -20,7 +20,7 @@ from llmseg_ros.bags.reading import (
 from llmseg_ros.bags.replay import FramePoints, Result, StampedMessages, Step
 from llmseg_ros.bags.storage import BagError, Connection
 from llmseg_ros.bags.topics import CAMERA_INFO_TYPE, IMAGE_TYPE, ODOMETRY_TYPE, TF_TYPES
-from llmseg_ros.bags.transforms import STATIC, frame_tree
+from llmseg_ros.bags.transforms import STATIC, frame_tree, plain
 from llmseg_ros.formats.decoding import BadImage
 from llmseg_ros.mapping.depth_messages import COMPRESSED_DEPTH, info_beside, message_to_depth
 from llmseg_ros.mapping.geometry import (
@@ -64,7 +64,8 @@ def find_depth_topics(
     """
     depth = depth or only_depth_topic(bag, image)
     infos = {c.topic for c in bag.connections if c.msgtype == CAMERA_INFO_TYPE and c.msgcount}
-    candidates = [info_beside(topic) for topic in (depth, image) if topic]
+    # In their order, each once.
+    candidates = [*dict.fromkeys(info_beside(topic) for topic in (depth, image) if topic)]
     info = next((topic for topic in candidates if topic in infos), '')
     if not info:
         raise BagError(
@@ -131,7 +132,7 @@ class BagDepth:
             BagError: one isn't there, is of another type, or can't be used.
         """
         self.topics = topics
-        self.world = world
+        self.world = plain(world)
         self.missing: Counter[str] = Counter()
         self.problem = ''
         self._bag = bag
@@ -169,7 +170,7 @@ class BagDepth:
             self.missing['usable depth'] += 1
             self.problem = self.problem or str(error)
             return None
-        if image.header.frame_id != frame_id:
+        if plain(image.header.frame_id) != plain(frame_id):
             raise BagError(
                 f'the depth of {self.topics.depth} is in the frame {image.header.frame_id!a}, the '
                 f'image in {frame_id!a}: choose depth that is registered to the image'
@@ -199,11 +200,11 @@ class BagDepth:
         if not self._tree:
             return None
         try:
-            if not self.world:
-                self.world = self._tree.chain(frame_id)[-1]
-            if frame_id not in self._tree and frame_id != self.world:
+            if not self._tree.has(frame := plain(frame_id)):
                 raise GeometryError(f'the frame {frame_id!a} of the image hangs on nothing in tf')
-            return self._tree.pose(frame_id, self.world, stamp)
+            if not self.world:
+                self.world = self._tree.chain(frame)[-1]
+            return self._tree.pose(frame, self.world, stamp)
         except GeometryError as error:
             raise BagError(f'the poses of the bag can not be used: {error}') from error
 

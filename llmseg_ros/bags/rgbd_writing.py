@@ -68,7 +68,7 @@ class _Messages:
     def info(self, camera: Camera, header: Any) -> Any:
         names = ('x_offset', 'y_offset', 'height', 'width')
         roi = self.make('sensor_msgs/RegionOfInterest', **dict.fromkeys(names, 0), do_rectify=False)
-        model = 'rational_polynomial' if len(camera.distortion) == 8 else 'plumb_bob'
+        model = 'rational_polynomial' if len(camera.distortion) > 5 else 'plumb_bob'
         projection = np.concatenate([camera.matrix, np.zeros((3, 1))], axis=1)
         return self.make(
             'sensor_msgs/CameraInfo',

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +173,32 @@ def track(items: Sequence[T], doing: str) -> Iterator[T]:
     from rich.progress import track as rich_track
 
     yield from rich_track(items, doing, console=Console(stderr=True))
+
+
+@contextmanager
+def ended_by_interrupt() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets; another one interrupts as usual."""
+    ended = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        ended.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C do nothing while files are written that belong together."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -19,12 +19,14 @@ from llmseg_ros.cli.common import (
     NumbersOption,
     OdometryOption,
     SubclassesOption,
+    ended_by_interrupt,
     note,
     percent,
     print_table,
     printable,
     progress,
     resolve_config,
+    uninterrupted,
     waiting,
 )
 from llmseg_ros.cli.segment import accepted_classes
@@ -131,7 +133,8 @@ def build_map(
         voxels = VoxelMap(voxel, limit)
         mapping = Mapping(frames, segmenter, names, voxels, AgreementMeter(keep_places=True))
         complete = mapping.run(farthest)
-        summary = mapping.write(out, complete)
+        with uninterrupted():
+            summary = mapping.write(out, complete)
     print_map(summary)
     if json:
         write_json(json, summary)
@@ -156,6 +159,7 @@ def opened_source(path: Path, topics: Topics, sixteen_bit: str) -> Iterator[Sour
     Raises:
         BagError: the bag can't be used.
         RgbdError: the folder can't be used.
+        CommandError: the folder is neither.
         typer.BadParameter: topics are named for a folder.
     """
     from llmseg_ros.mapping.rgbd_folder import is_rgbd_folder, open_rgbd_folder, read_rgbd_folder
@@ -177,6 +181,13 @@ def opened_source(path: Path, topics: Topics, sixteen_bit: str) -> Iterator[Sour
             lambda: f'{without} frames without pose' if without else '',
         )
         return
+    from llmseg_ros.bags.files import METADATA, is_bag_file
+
+    if path.is_dir() and not any(p.name == METADATA or is_bag_file(p) for p in path.iterdir()):
+        raise CommandError(
+            f'{printable(path)} is neither a bag nor a folder of RGB-D frames, which has color/, '
+            'depth/, intrinsics.json and a trajectory'
+        )
     from llmseg_ros.bags.depth import (
         BagDepth,
         find_depth_topics,
@@ -229,34 +240,32 @@ class Mapping:
     def run(self, farthest_m: float) -> bool:
         """Map the frames; return whether all were, False after Ctrl-C.
 
+        A frame is in the map as a whole: Ctrl-C ends after it.
+
         Raises:
             CommandError: no frame could be used.
-            KeyboardInterrupt: before the first was done.
+            KeyboardInterrupt: by a second Ctrl-C.
         """
         from llmseg_ros.bags.replay import Frame
         from llmseg_ros.mapping.mapper import map_frames
 
         begin = time.perf_counter()
-        with progress(self.source.total, 'frames') as advance:
-            try:
-                for frame, result in map_frames(
-                    self.source.frames, self.segmenter, self.voxels, self.meter, farthest_m
-                ):
-                    self.scores.add(result, None)
-                    self.recorder.add(Frame(frame.stamp, None, frame.rgb), result, None)
-                    self.poses.append(frame.pose)
-                    advance()
-            except KeyboardInterrupt:
-                if not self.scores.frames:
-                    raise
-                return False
-            finally:
-                self.seconds = time.perf_counter() - begin
+        with ended_by_interrupt() as ended, progress(self.source.total, 'frames') as advance:
+            for frame, result in map_frames(
+                self.source.frames, self.segmenter, self.voxels, self.meter, farthest_m
+            ):
+                self.scores.add(result, None)
+                self.recorder.add(Frame(frame.stamp, None, frame.rgb), result, None)
+                self.poses.append(frame.pose)
+                advance()
+                if ended.is_set():
+                    break
+        self.seconds = time.perf_counter() - begin
         if not self.scores.frames:
             raise CommandError(
                 f'no frame of {printable(self.source.name)} can be used: {self.source.left_out()}'
             )
-        return True
+        return not ended.is_set()
 
     def write(self, out: Path, complete: bool) -> dict[str, Any]:
         """Write map, pictures and report; return the summary.

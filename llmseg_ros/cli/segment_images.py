@@ -24,7 +24,7 @@ BAG_SUFFIXES = ('.bag', '.db3', '.mcap')
 OUTPUT_KINDS = ('labels', 'overlay')
 
 
-def find_images(arguments: Iterable[str], out: Path) -> list[Path]:
+def find_images(arguments: Iterable[str], out: Path | None) -> list[Path]:
     """Return the image files that files, folders and globs stand for, each once.
 
     What lies under the output folder counts only where it is named itself. A file that does

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
-from llmseg_ros.cli.common import INTERRUPTED, CommandError, note, printable, progress
+from llmseg_ros.cli.common import (
+    INTERRUPTED,
+    CommandError,
+    ended_by_interrupt,
+    note,
+    printable,
+    progress,
+)
 from llmseg_ros.files import prepare_folder, replacing, writing
 
 if TYPE_CHECKING:
@@ -144,22 +149,6 @@ def segment_frames(source: FrameSource, segmenter: Segmenter, results: Results) 
                 raise
             return False, str(error)
     return ended.is_set(), ''
-
-
-@contextmanager
-def ended_by_interrupt() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C sets; another one interrupts as usual."""
-    ended = threading.Event()
-
-    def end(number: int, frame: object) -> None:
-        ended.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, end)
-    try:
-        yield ended
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

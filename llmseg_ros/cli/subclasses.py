@@ -1,4 +1,4 @@
-"""`llmseg subclasses`: look up, ask for, check and exchange the subclasses of classes."""
+"""`llmseg subclasses`: look up, ask for, check and exchange subclasses and contrasts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
 )
+from llmseg_ros.cli.subclasses_check import check_on_images
 from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig, SubclassesConfig
+    from llmseg_ros.encoders.base import Encoder
     from llmseg_ros.subclasses.quality import Filtered
-    from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+    from llmseg_ros.subclasses.resolver import Kind, Resolver, Subclasses
 
 AGES = ((86_400, 'd'), (3_600, 'h'), (60, 'min'), (1, 's'))
 
@@ -39,6 +41,12 @@ def subclasses(
             metavar='NAME...', help='Class names, apart by blanks or commas, or a class file.'
         ),
     ] = None,
+    contrasts: Annotated[
+        bool,
+        typer.Option(
+            '--contrasts', help='Show what is near the classes or taken for them instead.'
+        ),
+    ] = False,
     refresh: Annotated[bool, typer.Option('--refresh', help='Ask the model again.')] = False,
     prompt: Annotated[
         str | None,
@@ -79,6 +87,18 @@ def subclasses(
         ),
     ] = False,
     offline: Annotated[bool, typer.Option('--offline', help='Never touch the network.')] = False,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar='IMAGES',
+            help='Tell which subclasses ever win over their class name on these images: a folder, '
+            'a file or a quoted glob; also several times.',
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar='DIR', help='Of --check: write a sheet of pictures for each class.'),
+    ] = None,
     config: ConfigOption = None,
     json: Annotated[
         Path | None, typer.Option(metavar='FILE', help='Also write the table here.')
@@ -90,10 +110,15 @@ def subclasses(
     With --refresh, --prompt, --n, --model or --base-url only the model's answers count, from the
     store or asked now. The key is read from OPENAI_API_KEY.
 
+    With --contrasts: what competes with the classes as background, where background.contrasts is
+    on, from the same sources.
+
     \b
     Examples:
       llmseg subclasses dog mug
+      llmseg subclasses boat --contrasts
       llmseg subclasses cat --base-url http://127.0.0.1:8000/v1 --model llama3.2
+      llmseg subclasses cat --check photos/ --out sheets
     """
     from llmseg_ros.classes import clean_names
     from llmseg_ros.config_files import load_config
@@ -105,8 +130,12 @@ def subclasses(
         raise typer.BadParameter('name at least one class')
     if refresh and offline:
         raise typer.BadParameter('--refresh asks the model again and --offline forbids it')
+    if contrasts and (prompt is not None or export is not None):
+        what = '--prompt' if prompt is not None else '--export'
+        raise typer.BadParameter(f'{what} is for subclasses, without --contrasts')
     if force and export is None:
         raise typer.BadParameter('--force is for --export')
+    check_use_of_check(cleaned, names or (), check, out)
     if export is not None and os.path.lexists(export) and not force:
         raise CommandError(f'{export} exists: name another file, or overwrite it with --force')
     whole = load_config(resolve_config(config))
@@ -128,21 +157,50 @@ def subclasses(
             prune_store(resolver, settings)
         if not cleaned:
             return
-        found, failures = look_up(resolver, cleaned, model_only, refresh, offline)
-        origins = {name: resolver.origin(name, found[name]) for name in cleaned}
+        kind: Kind = 'contrasts' if contrasts else 'subclasses'
+        found, failures = look_up(resolver, cleaned, model_only, refresh, offline, kind)
+        origins = {name: resolver.origin(name, found[name], kind) for name in cleaned}
+        standing = {name: resolver.standing_for(name) for name in cleaned}
     finally:
         resolver.close()
-    checked = check_quality(found, whole, settings.filter if quality is None else quality)
+    wanted = settings.filter if quality is None else quality
+    if contrasts:
+        checked = check_quality_of_contrasts(found, standing, whole, wanted)
+    else:
+        checked = check_quality(found, whole, wanted)
     print_table(
         ('name', 'kept', 'dropped', 'source', 'age'),
         [table_row(name, found[name], checked[name]) for name in cleaned],
     )
     if export is not None and (any(origins.values()) or not failures):
         export_pack(export, checked, origins)
+    on_images = {}
+    if check:
+        kept = {
+            name: dataclasses.replace(found[name], names=checked[name].kept) for name in cleaned
+        }
+        on_images = {item['name']: item for item in check_on_images(kept, whole, check, out)}
     if json is not None:
-        write_json(json, [as_json(name, found[name], checked[name]) for name in cleaned])
+        rows = [as_json(name, found[name], checked[name]) for name in cleaned]
+        write_json(json, [{**row, 'check': on_images.get(row['name'])} for row in rows])
     if failures:
         raise CommandError(failures[0])
+
+
+def check_use_of_check(
+    cleaned: Sequence[str], names: Sequence[str], check: Sequence[str] | None, out: Path | None
+) -> None:
+    """Raise BadParameter where --check and --out are given as they can't be used."""
+    from llmseg_ros.formats.image_files import is_image_name
+
+    if out is not None and not check:
+        raise typer.BadParameter('--out is for the pictures of --check')
+    if check and not cleaned:
+        raise typer.BadParameter('--check needs the names of classes')
+    if check and (files := [name for name in names if is_image_name(Path(name))]):
+        raise typer.BadParameter(
+            f'{files[0]} would be a class name: quote the pattern, as in --check "photos/*.jpg"'
+        )
 
 
 def split_names(given: str) -> list[str]:
@@ -168,9 +226,14 @@ def open_resolver(settings: SubclassesConfig, create_store: bool) -> Resolver:
 
 
 def look_up(
-    resolver: Resolver, names: Sequence[str], model_only: bool, refresh: bool, offline: bool
+    resolver: Resolver,
+    names: Sequence[str],
+    model_only: bool,
+    refresh: bool,
+    offline: bool,
+    kind: Kind,
 ) -> tuple[dict[str, Subclasses], list[str]]:
-    """Find the subclasses of every name, several at a time; say what failed."""
+    """Find the subclasses or contrasts of every name, several at a time; say what failed."""
     from llmseg_ros.subclasses.completion import in_one_line
     from llmseg_ros.subclasses.llm import MAX_AT_ONCE, LlmError
     from llmseg_ros.subclasses.resolver import Subclasses
@@ -179,14 +242,14 @@ def look_up(
 
     def find(name: str) -> Subclasses:
         if model_only:
-            known = resolver.answered(name) or Subclasses((), 'name')
+            known = resolver.answered(name, kind) or Subclasses((), 'name')
         else:
-            known = resolver.resolve(name)
+            known = resolver.resolve(name, kind)
         missing = refresh or known.source == 'name'
         if offline or not missing or not (model_only or resolver.can_ask):
             return known
         try:
-            return resolver.ask(name, refresh)
+            return resolver.ask(name, refresh, kind)
         except LlmError as error:
             failures[name] = f'{name}: {error}'
             return known
@@ -197,9 +260,9 @@ def look_up(
         note(failure)
     unknown = [name for name, item in found.items() if item.source == 'name']
     if unknown and not (offline or resolver.can_ask or failures):
-        note(f'no subclasses of {", ".join(unknown)}: set a language model, see --help')
+        note(f'no {kind} of {", ".join(unknown)}: set a language model, see --help')
     for name in unknown:
-        if name not in failures and (said := resolver.said(name)):
+        if name not in failures and (said := resolver.said(name, kind)):
             note(f'{name}: no name in what the language model answered: {in_one_line(said)}')
     return found, list(failures.values())
 
@@ -215,15 +278,35 @@ def check_quality(
         return {name: Filtered(names) for name, names in lists.items()}
     if not any(lists.values()):
         return filter_subclasses(lists)
+    encoder = load_encoder(config)
+    return filter_subclasses(lists, None if encoder is None else meaning_of(encoder))
+
+
+def check_quality_of_contrasts(
+    found: dict[str, Subclasses],
+    standing: dict[str, tuple[str, ...]],
+    config: SegmenterConfig,
+    wanted: bool,
+) -> dict[str, Filtered]:
+    """Filter contrasts as the segmenter does: by their meaning where a model named them."""
+    from llmseg_ros.contrasts import check_contrasts
+    from llmseg_ros.subclasses.quality import meaning_of
+
+    answered = any(item.source in ('llm', 'store') for item in found.values())
+    encoder = load_encoder(config) if wanted and answered else None
+    return check_contrasts(found, standing, None if encoder is None else meaning_of(encoder))
+
+
+def load_encoder(config: SegmenterConfig) -> Encoder | None:
+    """Load the configured encoder for its text side; None, with a note, where it isn't here."""
     from llmseg_ros.encoders import EncoderUnavailable, create_encoder
 
     try:
         with waiting('loading the encoder'):
-            encoder = create_encoder(config)
+            return create_encoder(config)
     except EncoderUnavailable as error:
-        note(f'{error}; subclasses are checked by their spelling alone')
-        return filter_subclasses(lists)
-    return filter_subclasses(lists, meaning_of(encoder))
+        note(f'{error}; names are checked by their spelling alone')
+        return None
 
 
 def import_pack(resolver: Resolver, path: Path, n: int) -> None:
@@ -243,6 +326,9 @@ def import_pack(resolver: Resolver, path: Path, n: int) -> None:
         if lost:
             note(f'{name}: {lost} subclasses are left out, repeated or more than --n {n}')
         resolver.store.put(resolver.question(key), Answer(text, time.time()))
+        if (beside := pack.contrasts.get(name)) is not None:
+            text = imported_answer(beside, origin)
+            resolver.store.put(resolver.question(key, 'contrasts'), Answer(text, time.time()))
     note(f'{len(pack.classes)} classes put into {resolver.store.path}')
 
 
@@ -252,10 +338,11 @@ def prune_store(resolver: Resolver, settings: SubclassesConfig) -> None:
 
     assert resolver.store is not None
     kept = resolver.store.all()
+    used = (resolver.question(''), resolver.question('', 'contrasts'))
     useless = [
         question
         for question, answer in kept.items()
-        if question != dataclasses.replace(resolver.question(''), class_key=question.class_key)
+        if dataclasses.replace(question, class_key='') not in used
         or not parse_answer(answer.text, settings.n)
     ]
     resolver.store.delete(useless)

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import OpenClipConfig
-from llmseg_ros.encoders import dense_attention, timm_towers
+from llmseg_ros.encoders import dense_attention, timm_attention, timm_towers
 from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
 from llmseg_ros.encoders.dense_attention import RESIDUAL_MODES, attend, neighbour_bias
 from llmseg_ros.encoders.onnx_export import Tower
 from llmseg_ros.encoders.open_clip_models import (
+    check_model,
     find_checkpoint,
     model_config,
     shared_model,
@@ -37,6 +38,9 @@ TEXT_BATCH = 256
 BATCH_ON_CPU = 4  # windows at once in ONNX Runtime: 15 of a ViT-B take 250 MiB
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MMSEG_EPSILON = 1e-6
+EXAMPLE_GRID = (3, 4)  # of the patches an export is traced with
+ARGUMENTS = {'positions': 'positions_nd', 'bias': 'bias_nn', 'rope': 'rope_ne'}
+FREE_AXES = {'positions': (0,), 'bias': (0, 1), 'rope': (0,)}  # that have any length
 
 
 class OpenClipEncoder:
@@ -79,7 +83,7 @@ class OpenClipEncoder:
             mean, std = IMAGENET_MEAN, IMAGENET_STD
             visual = visual if exported else mmseg_tower(visual)
         self._visual = visual
-        self._patch = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
+        self._patch = patch_side(visual)
         self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
         self._window: tuple[int, ...] = config.window, min(config.window, config.stride)
         if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
@@ -153,17 +157,11 @@ class OpenClipEncoder:
         return patches_bnd.float().unflatten(1, grid), pooled_bd.float()
 
     def _make_grid_constants(self, grid: tuple[int, int]) -> tuple[torch.Tensor | None, ...]:
-        """Return the position embeddings of a patch grid, and NACLIP's bias where it is used."""
+        """Return what the tower needs of a patch grid."""
         how, attention = self._config.positions, self._config.attention
         if how == 'auto':
             how = 'offset' if self._shared.tag == 'openai' else 'antialias'
-        if timm_towers.is_timm(self._visual):
-            return timm_towers.grid_constants(self._visual, grid, how, attention, self.device)
-        positions_nd = self._visual.positional_embedding.detach().float().cpu()
-        positions_nd = interpolate_positions(positions_nd, grid, how).to(self.device)
-        if attention != 'naclip':
-            return positions_nd, None
-        return positions_nd, neighbour_bias(grid, self.device)
+        return grid_constants(self._visual, grid, how, attention, self.device)
 
     def _encode_text(self, names: Sequence[str]) -> torch.Tensor:
         import torch
@@ -179,37 +177,41 @@ class OpenClipEncoder:
 
 
 def open_exported(config: OpenClipConfig, runtime: OnnxRuntime) -> ExportedTower | None:
-    """Return the image tower, exported; None where torch has to run it, as those of timm.
+    """Return the image tower, exported; None where torch has to run it.
 
     Raises:
         EncoderUnavailable: the weights are absent, the model is unknown, or the runtime can't run
             the tower and torch can't take its place.
     """
-    tower = clip_tower(config)  # first, so that absent weights are told before open_clip is there
-    if not model_config(config.model)['vision_cfg'].get('timm_model_name'):
-        return runtime.open(tower)
-    if runtime.required:
-        raise EncoderUnavailable(
-            f'encoder.runtime is onnxruntime, which runs towers of CLIP and not the one of timm '
-            f'that {config.model} has: set encoder.runtime: auto or torch'
-        )
-    return None
+    # first, so that absent weights are told before open_clip is there
+    weights = checksum(find_checkpoint(config.model, config.pretrained))
+    check_model(config.model, None)
+    return runtime.open(dense_tower(config, weights))
 
 
-def clip_tower(config: OpenClipConfig) -> Tower:
+def dense_tower(config: OpenClipConfig, weights: str) -> Tower:
     """Return what exports dense_forward of a configuration: one graph for all sizes and batches.
 
-    Raises:
-        EncoderUnavailable: the weights are absent, or the model is unknown.
+    Args:
+        config: of the model.
+        weights: checksum of its checkpoint.
     """
+    described = model_config(config.model)
+    of_timm = bool(described['vision_cfg'].get('timm_model_name'))
+    constants = ['positions']
+    if config.attention == 'naclip':
+        constants.append('bias')
+    if of_timm and timm_towers.has_rope(timm_towers.build_tower(described)):
+        constants.append('rope')
 
     def make() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         import torch
         from torch import nn
 
         visual = shared_model(config.model, config.pretrained, torch.device('cpu')).model.visual
-        if config.tower == 'mmseg':
+        if config.tower == 'mmseg' and not of_timm:
             visual = mmseg_tower(visual)
+        forward = timm_towers.dense_forward if of_timm else dense_forward
 
         class Dense(nn.Module):
             def __init__(self) -> None:
@@ -217,31 +219,58 @@ def clip_tower(config: OpenClipConfig) -> Tower:
                 self.visual = visual
 
             def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                images_bchw, positions_nd, *bias = inputs
-                return dense_forward(
-                    self.visual, images_bchw, config.attention, positions_nd, *bias
-                )
+                images_bchw, *others = inputs
+                given = dict(zip((ARGUMENTS[name] for name in constants), others, strict=True))
+                return forward(self.visual, images_bchw, config.attention, **given)
 
-        patch, (count, _) = visual.conv1.stride[0], visual.positional_embedding.shape
-        side = round((count - 1) ** 0.5)
-        images_bchw = torch.zeros(2, 3, side * patch, side * patch)
-        example = images_bchw, visual.positional_embedding, neighbour_bias((side, side))
-        return Dense(), example if config.attention == 'naclip' else example[:2]
+        patch = patch_side(visual)
+        images_bchw = torch.zeros(2, 3, EXAMPLE_GRID[0] * patch, EXAMPLE_GRID[1] * patch)
+        example = grid_constants(
+            visual, EXAMPLE_GRID, 'antialias', config.attention, images_bchw.device
+        )
+        return Dense(), (images_bchw, *(x for x in example if x is not None))
 
-    weights = checksum(find_checkpoint(config.model, config.pretrained))
-    inputs = {'images': (0, 2, 3), 'positions': (0,), 'bias': (0, 1)}
-    if config.attention != 'naclip':
-        del inputs['bias']
+    code = timm_towers.__file__, timm_attention.__file__
     return Tower(
         name=f'open_clip {Path(config.model).name}',  # of a folder's path the end
         weights=weights,
-        mode=(config.attention, config.tower, model_config(config.model)),
-        inputs=inputs,
+        mode=(config.attention, config.tower, described),
+        inputs={'images': (0, 2, 3), **{name: FREE_AXES[name] for name in constants}},
         outputs={'patches': (0, 1), 'pooled': (0,)},
-        code=(__file__, dense_attention.__file__),
-        packages=('open_clip_torch',),
+        code=(__file__, dense_attention.__file__, *(code if of_timm else ())),
+        packages=('open_clip_torch', *(('timm',) if of_timm else ())),
         make=make,
     )
+
+
+def patch_side(visual: nn.Module) -> int:
+    """Return the side of a patch in pixels."""
+    if timm_towers.is_timm(visual):
+        return timm_towers.patch_side(visual)
+    side: int = visual.conv1.stride[0]
+    return side
+
+
+def grid_constants(
+    visual: nn.Module, grid: tuple[int, int], how: str, attention: str, device: torch.device
+) -> tuple[torch.Tensor | None, ...]:
+    """Return what a tower needs of a patch grid, None for what it doesn't.
+
+    Args:
+        visual: the tower.
+        grid: rows and columns of patches.
+        how: position embeddings are interpolated, see interpolate_positions.
+        attention: a mode of dense_attention.
+        device: of the result.
+
+    Returns:
+        Position embeddings, NACLIP's bias where it is used, and rotary positions of timm's towers.
+    """
+    if timm_towers.is_timm(visual):
+        return timm_towers.grid_constants(visual, grid, how, attention, device)
+    positions_nd = visual.positional_embedding.detach().float().cpu()
+    positions_nd = interpolate_positions(positions_nd, grid, how).to(device)
+    return positions_nd, neighbour_bias(grid, device) if attention == 'naclip' else None
 
 
 def mmseg_tower(visual: nn.Module) -> nn.Module:

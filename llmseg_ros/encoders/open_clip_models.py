@@ -15,7 +15,7 @@ from llmseg_ros.encoders.model_folders import (
     read_description,
     weights_in,
 )
-from llmseg_ros.encoders.timm_towers import build_tower, why_not
+from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not
 from llmseg_ros.encoders.weights import (
     OPENAI_NUMBERS,
     SUFFIXES,
@@ -94,7 +94,10 @@ def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
 
     def load() -> SharedModel:
         shared = load_model(name, pretrained, path, digest, device)
-        shared.model.visual.transformer = None
+        if is_timm(shared.model.visual):
+            shared.model.visual.trunk.blocks = None
+        else:
+            shared.model.visual.transformer = None
         free_memory()
         return shared
 

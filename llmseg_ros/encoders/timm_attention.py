@@ -48,12 +48,26 @@ def split_heads(
 
 
 def rotate(x_bhne: torch.Tensor, rope_ne: torch.Tensor, prefix: int, half: bool) -> torch.Tensor:
-    """Rotate queries or keys of patches by their position; those of prefix tokens stay."""
-    import torch
-    from timm.layers import apply_rot_embed_cat
+    """Rotate queries or keys of patches by their position; those of prefix tokens stay.
 
-    patches = apply_rot_embed_cat(x_bhne[:, :, prefix:], rope_ne, half=half)
-    return torch.cat([x_bhne[:, :, :prefix], patches], dim=2)
+    The same as timm's apply_rot_embed_cat, which can't be exported: it asks for the shape.
+
+    Args:
+        x_bhne: queries or keys.
+        rope_ne: sines and cosines, (patches, 2 * e).
+        prefix: number of prefix tokens.
+        half: pairs are the halves of a head, else neighbours.
+    """
+    import torch
+
+    patches = x_bhne[:, :, prefix:]
+    sin_ne, cos_ne = rope_ne.chunk(2, dim=-1)
+    if half:
+        first, second = patches.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+    else:
+        turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(3)
+    return torch.cat([x_bhne[:, :, :prefix], patches * cos_ne + turned * sin_ne], dim=2)
 
 
 def join_heads(block: nn.Module, mixed_bhne: torch.Tensor) -> torch.Tensor:

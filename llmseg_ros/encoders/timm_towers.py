@@ -99,6 +99,11 @@ def patch_side(visual: nn.Module) -> int:
     return side
 
 
+def has_rope(visual: nn.Module) -> bool:
+    """Tell whether a tower has rotary positions."""
+    return getattr(visual.trunk, 'rope', None) is not None
+
+
 def grid_constants(
     visual: nn.Module, grid: tuple[int, int], how: str, attention: str, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -127,7 +132,7 @@ def grid_constants(
         positions_nd = interpolate_positions(positions_nd, grid, how, own)
     bias_nn = neighbour_bias(grid, device, prefix) if attention == 'naclip' else None
     rope_ne = None
-    if getattr(trunk, 'rope', None) is not None:
+    if has_rope(visual):
         rope = copy.deepcopy(trunk.rope)
         rope.update_feat_shape(list(grid))
         rope_ne = rope.get_embed(shape=list(grid)).detach().to(device)
@@ -156,11 +161,11 @@ def dense_forward(
         Patch features (b, h*w, d) and image embeddings (b, d), projected, not normalised.
     """
     trunk = visual.trunk
-    rope = {} if rope_ne is None else {'rope': rope_ne}
     x = embed(trunk, images_bchw, positions_nd)
     *blocks, last = trunk.blocks
-    for block in blocks:
-        x = block(x, **rope)
+    for block in blocks:  # not block itself, whose rotary positions can't be exported
+        attended = attend('vanilla', *split_heads(block, x, rope_ne))
+        x = finish_block(block, x, join_heads(block, attended))
     q, k, v = split_heads(last, x, rope_ne)
     first = slice(0, 1 if trunk.global_pool == 'token' else None)  # CLS needs no other's output
     plain = attend('vanilla', q[:, :, first], k, v)

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.class_rules import Given
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
+from llmseg_ros.contrasts import wants_contrasts
 from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.subclasses.llm import LlmError, llm_wanted
-from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+from llmseg_ros.subclasses.resolver import Kind, Resolver, Subclasses, Wish
 
 if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter
 
-Known = Mapping[SubclassesConfig, Mapping[str, Subclasses]]
+Known = Mapping[SubclassesConfig, Mapping[str, Subclasses] | Mapping[str | Wish, Subclasses]]
 """What is known of the classes, by where it comes from."""
 
 
@@ -122,11 +123,15 @@ def find_subclasses(
     Raises:
         SubclassesError: the language model gave no answer.
     """
-    known = {}
+    known: dict[SubclassesConfig, dict[str | Wish, Subclasses]] = {}
+    variants = list(variants)
+    kinds: tuple[Kind, ...] = ('subclasses',)
+    if any(wants_contrasts(variant.config) for variant in variants):
+        kinds += ('contrasts',)
     for config in dict.fromkeys(variant.config.subclasses for variant in variants):
         with closing(Resolver(config)) as resolver:
             can_ask = resolver.can_ask and resolver.store is not None
-            missing = resolver.missing(resolver.resolve_all(classes)) if can_ask else []
+            missing = resolver.missing(classes, kinds) if can_ask else []
             try:
                 with progress(len(missing), 'answers') as advance:
                     resolver.ask_all(missing, advance)
@@ -135,6 +140,9 @@ def find_subclasses(
             known[config] = {
                 name: with_synonyms(resolver, name, synonyms.get(name, ())) for name in classes
             }
+            if 'contrasts' in kinds:
+                wishes = [Wish(name, 'contrasts') for name in classes]
+                known[config].update({wish: resolver.resolve(*wish) for wish in wishes})
     return known
 
 

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
-MODELS = {'': (0, 4, 5, 8), 'plumb_bob': (0, 4, 5), 'rational_polynomial': (0, 8)}
+# Drivers fill rational_polynomial up to the 12 or 14 numbers that OpenCV knows.
+MODELS = {
+    '': (0, 4, 5, 8, 12, 14),
+    'plumb_bob': (0, 4, 5),
+    'rational_polynomial': (0, 8, 12, 14),
+}
 ROTATION_TOLERANCE = 1e-2  # files round their matrices
+MOST = 0.5  # share of the pixels without a ray above which the lens is wrong
+SEEN_AT = 0.5  # pixels: a ray that the lens puts farther from its pixel is none
 
 
 class GeometryError(ValueError):
@@ -29,7 +36,8 @@ class Camera:
         width, height: of its images in pixels.
         fx, fy: focal lengths in pixels.
         cx, cy: principal point in pixels; (0, 0) is the middle of the first pixel.
-        distortion: k1 k2 p1 p2 [k3 [k4 k5 k6]], plumb_bob or rational; () for none.
+        distortion: k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tx ty]]]], plumb_bob, or rational
+            with thin prism and tilt; () for none.
     """
 
     width: int
@@ -54,7 +62,7 @@ class Camera:
         if len(self.distortion) not in MODELS['']:
             raise GeometryError(
                 f'the camera has {len(self.distortion)} distortion coefficients, '
-                'expected 4 or 5 of plumb_bob or 8 of rational_polynomial'
+                'expected 4 or 5 of plumb_bob or 8, 12 or 14 of rational_polynomial'
             )
 
     @property
@@ -160,7 +168,11 @@ def fit_depth(depth: Floats, width: int, height: int) -> Floats:
 
 @lru_cache(maxsize=4)
 def pixel_rays(camera: Camera) -> Floats:
-    """Return where the ray of each pixel meets the plane z = 1, (H, W, 2) x and y."""
+    """Return where the ray of each pixel meets the plane z = 1, (H, W, 2) x and y.
+
+    NaN where the lens can not be undone: models of lenses hold no farther out than they were
+    calibrated.
+    """
     grid = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     pixels = np.stack(grid, axis=-1).astype(np.float64)
     if camera.distortion:
@@ -169,6 +181,9 @@ def pixel_rays(camera: Camera) -> Floats:
             pixels.reshape(-1, 1, 2), camera.matrix, np.array(camera.distortion), criteria=exact
         )
         rays = flat.reshape(pixels.shape)
+        ahead = np.concatenate([rays, np.ones((*rays.shape[:2], 1))], axis=-1)
+        seen = project(ahead.reshape(-1, 3), camera).reshape(pixels.shape)
+        rays[~(np.abs(seen - pixels) < SEEN_AT).all(axis=-1)] = np.nan
     else:
         rays = (pixels - (camera.cx, camera.cy)) / (camera.fx, camera.fy)
     rays = rays.astype(np.float32)
@@ -179,14 +194,14 @@ def pixel_rays(camera: Camera) -> Floats:
 def depth_to_points(depth: Floats, camera: Camera) -> Floats:
     """Return the (H, W, 3) points of a depth image in metres, in the optical frame of the camera.
 
-    x is right, y down, z ahead; NaN where the depth is.
+    x is right, y down, z ahead; NaN where the depth is, or where the lens can not be undone.
 
     Args:
         depth: (H, W) metres, NaN where unknown, of the camera's size.
         camera: that took it.
 
     Raises:
-        GeometryError: the sizes differ.
+        GeometryError: the sizes differ, or the lens is none.
     """
     if depth.shape != (camera.height, camera.width):
         raise GeometryError(
@@ -198,6 +213,14 @@ def depth_to_points(depth: Floats, camera: Camera) -> Floats:
     np.multiply(rays[..., 0], depth, out=points[..., 0])
     np.multiply(rays[..., 1], depth, out=points[..., 1])
     points[..., 2] = depth
+    if camera.distortion:
+        blind = np.isnan(rays[..., 0])
+        if blind.mean() > MOST:
+            raise GeometryError(
+                f'the distortion of the camera can not be undone for {100 * blind.mean():.0f} % of '
+                'its pixels: it is of another lens or model'
+            )
+        points[blind, 2] = np.nan
     return points
 
 

@@ -10,10 +10,10 @@ from llmseg_ros.files import replacing, writing
 from llmseg_ros.mapping.voxels import Voxels
 
 # The one library that writes vertices of any type, plyfile, is under the GPL.
+AXES = (('x', '<f4', 'float'), ('y', '<f4', 'float'), ('z', '<f4', 'float'))
+FAR_AXES = (('x', '<f8', 'double'), ('y', '<f8', 'double'), ('z', '<f8', 'double'))
+FAR_M = 1 << 14  # from the origin, as in UTM: a float has steps above a millimetre there
 PROPERTIES = (
-    ('x', '<f4', 'float'),
-    ('y', '<f4', 'float'),
-    ('z', '<f4', 'float'),
     ('red', 'u1', 'uchar'),
     ('green', 'u1', 'uchar'),
     ('blue', 'u1', 'uchar'),
@@ -23,13 +23,18 @@ PROPERTIES = (
 )
 
 
-def write_ply(path: Path, voxels: Voxels) -> None:
+def write_ply(path: Path, voxels: Voxels, names_in: str = 'classes.json') -> None:
     """Write the voxels as vertices of a binary PLY file; it is there complete or not at all.
+
+    Positions are floats, doubles where the map is far from its origin. A comment says that the
+    names of the labels are in the file `names_in`.
 
     Raises:
         WriteError: it can't be written.
     """
-    vertices = np.empty(len(voxels.labels), [(name, kind) for name, kind, _ in PROPERTIES])
+    far = np.abs(voxels.centres).max(initial=0) >= FAR_M
+    properties = (*(FAR_AXES if far else AXES), *PROPERTIES)
+    vertices = np.empty(len(voxels.labels), [(name, kind) for name, kind, _ in properties])
     for axis, name in enumerate('xyz'):
         vertices[name] = voxels.centres[:, axis]
     for channel, name in enumerate(('red', 'green', 'blue')):
@@ -40,11 +45,11 @@ def write_ply(path: Path, voxels: Voxels) -> None:
     header = [
         'ply',
         'format binary_little_endian 1.0',
-        'comment llmseg_ros: the names of the labels are in classes.json',
+        f'comment llmseg_ros: the names of the labels are in {names_in}',
         f'element vertex {len(vertices)}',
-        *(f'property {kind} {name}' for name, _, kind in PROPERTIES),
+        *(f'property {kind} {name}' for name, _, kind in properties),
         'end_header\n',
     ]
     with writing(path), replacing(path) as partial, partial.open('wb') as file:
-        file.write('\n'.join(header).encode('ascii'))
+        file.write('\n'.join(header).encode('ascii', 'backslashreplace'))
         file.write(vertices.tobytes())

@@ -30,13 +30,13 @@ def pose_from_quaternion(translation: Iterable[float], quaternion_xyzw: Iterable
         GeometryError: a number is not finite, or the quaternion is not of length 1.
     """
     quaternion = np.array([*quaternion_xyzw], np.float64)
-    length = float(np.linalg.norm(quaternion))
-    if np.isfinite(length) and abs(length - 1) > QUATERNION_TOLERANCE:
-        raise GeometryError(f'the quaternion of a pose has length {length:.3g}, expected 1')
+    length = float(np.hypot.reduce(quaternion))  # of any size, without overflow
     pose = np.eye(4)
     pose[:3, 3] = [*translation]
     if not np.isfinite([*quaternion, *pose[:3, 3]]).all():
         raise GeometryError('a pose has numbers that are not finite')
+    if not abs(length - 1) <= QUATERNION_TOLERANCE:
+        raise GeometryError(f'the quaternion of a pose has length {length:.3g}, expected 1')
     pose[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
     return pose
 
@@ -111,6 +111,11 @@ class FrameTree:
             GeometryError: the pose is none.
         """
         self._fixed[child] = parent, checked_pose(pose)
+
+    def has(self, frame: str) -> bool:
+        """Return whether a frame hangs on another, or another on it."""
+        links = (*self._moving.values(), *self._fixed.values())
+        return frame in self or any(parent == frame for parent, _ in links)
 
     def chain(self, frame: str) -> list[str]:
         """Return a frame, its parent and so on up to the one that hangs on nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,8 +107,8 @@ def frame_pairs(color: Path, depth: Path) -> list[tuple[Path, Path]]:
     for folder in (color, depth):
         if not folder.is_dir():
             raise RgbdError(f'{folder} is no folder')
-    colors = {p.stem: p for p in sorted(color.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-    depths = {p.stem: p for p in sorted(depth.iterdir()) if p.suffix.lower() == '.png'}
+    colors = by_stem(color, IMAGE_SUFFIXES)
+    depths = by_stem(depth, ('.png',))
     if not colors:
         raise RgbdError(f'{color} has no JPEG or PNG files')
     alone = sorted(colors.keys() ^ depths.keys())
@@ -118,6 +119,24 @@ def frame_pairs(color: Path, depth: Path) -> list[tuple[Path, Path]]:
             f'images {len(alone)} have no partner of their name'
         )
     return [(path, depths[stem]) for stem, path in colors.items()]
+
+
+def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the files that end so by their stems, in the order of their numbers.
+
+    2 comes before 10, whether or not names are filled up with zeros.
+    """
+    found = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.name[0] != '.']
+    if all(STAMP.match(path.stem) for path in found):
+        found.sort(key=lambda path: in_nanoseconds(path.stem))
+    else:
+        found.sort(key=lambda path: (number_order(path.stem), path.name))
+    return {path.stem: path for path in found}
+
+
+def number_order(name: str) -> list[str | int]:
+    """Return what sorts names by their text and the numbers in it."""
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r'(\d+)', name))]
 
 
 def read_intrinsics(path: Path) -> tuple[Camera, float]:
@@ -147,7 +166,7 @@ def read_intrinsics(path: Path) -> tuple[Camera, float]:
         raise RgbdError(f'{path}: {error}') from error
     except KeyError as error:
         raise RgbdError(f'{path} has no {error.args[0]}') from error
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise RgbdError(f'{path} is no JSON object of numbers') from error
     if not 0 < scale < np.inf:
         raise RgbdError(f'{path} has depth_scale {scale:g}, expected units a metre, as 1000')
@@ -180,9 +199,19 @@ def frame_poses(path: Path, images: Sequence[Path]) -> tuple[list[int], list[Mat
 
 
 def in_nanoseconds(seconds: str) -> int:
-    """Return a time in decimal seconds as whole nanoseconds, without rounding."""
-    whole, _, fraction = seconds.partition('.')
-    return int(whole) * 1_000_000_000 + int(fraction.ljust(9, '0')[:9] or 0)
+    """Return a time in decimal seconds as whole nanoseconds, without rounding.
+
+    Raises:
+        ValueError: it is no number.
+        GeometryError: it is beyond what stamps can hold.
+    """
+    try:
+        found = int(Decimal(seconds).scaleb(9))
+    except ArithmeticError as error:
+        raise ValueError(f'{seconds} is no number of seconds') from error
+    if abs(found) >> 63:
+        raise GeometryError('the stamp is no time in seconds')
+    return found
 
 
 def read_log(path: Path) -> list[StampedPose]:
@@ -219,8 +248,8 @@ def read_tum(path: Path) -> list[StampedPose]:
             if len(texts) != 8:
                 raise GeometryError(f'{len(texts)} numbers, expected stamp and 7 of the pose')
             values = [float(text) for text in texts[1:]]
-            stamp = in_nanoseconds(texts[0]) if texts[0].count('e') == 0 else float(texts[0]) * 1e9
-            poses.append(StampedPose(int(stamp), pose_from_quaternion(values[:3], values[3:])))
+            stamp = in_nanoseconds(texts[0])
+            poses.append(StampedPose(stamp, pose_from_quaternion(values[:3], values[3:])))
         except ValueError as error:
             raise RgbdError(f'{path}, line {number}: {in_words(error)}') from error
     return poses
@@ -233,7 +262,7 @@ def in_words(error: ValueError) -> str:
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """Return number and text of the lines of a file that are neither empty nor comments."""
     try:
-        text = path.read_text(encoding='utf-8')
+        text = path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         raise RgbdError(f'{path} can not be read as text') from error
     numbered = ((n, line.partition('#')[0].strip()) for n, line in enumerate(text.split('\n'), 1))

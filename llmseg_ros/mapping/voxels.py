@@ -12,6 +12,7 @@ from llmseg_ros.mapping.geometry import Floats, GeometryError, Matrix
 
 AXIS_BITS = 21
 HALF = 1 << (AXIS_BITS - 1)  # voxels to either side of where the map began
+FARTHEST = 1 << 52  # voxels from the origin to a camera: beyond, float64 has no fractions
 REGION_VOXELS = 32  # edge of the regions that are forgotten as a whole
 KEPT = 0.9  # share of the limit that is left once something has to go
 
@@ -151,14 +152,20 @@ class VoxelMap:
             pose: (4, 4) camera to world.
 
         Raises:
-            GeometryError: a point is too far from where the map began.
+            GeometryError: a point is too far from where the map began, or the camera from the
+                origin.
         """
-        self.views += 1
-        if not len(self):
-            self._origin = np.rint(pose[:3, 3] / self.voxel_m).astype(np.int64)
         # Small numbers for float32: whole voxels up to the camera are added as integers.
         camera = pose[:3, 3] / self.voxel_m
         whole = np.rint(camera)
+        if not (np.abs(whole) < FARTHEST).all():
+            raise GeometryError(
+                f'a pose is {np.abs(pose[:3, 3]).max():.3g} m from the origin, too far for '
+                f'voxels of {self.voxel_m:g} m'
+            )
+        self.views += 1
+        if not len(self):
+            self._origin = whole.astype(np.int64)
         cells = (pose[:3, :3] / self.voxel_m).astype(np.float32) @ points.reshape(-1, 3).T
         cells += (camera - whole).astype(np.float32)[:, None]
         np.rint(cells, out=cells)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 BY_WORDS = ('probability', 'names')
+BY_CONTRASTS = (*BY_WORDS, 'threshold')
 BY_PROBABILITY = (*BY_WORDS, 'none')  # by probabilities of names: name_logits.py
 EPSILON = 1e-6
 ODDS_EPSILON = 1e-8

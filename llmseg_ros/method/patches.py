@@ -103,11 +103,37 @@ def grid_length(axis: PatchAxis) -> int:
     return max(1, round(axis.length * axis.patches / axis.spread))
 
 
+def are_one_grid(axes: tuple[PatchAxis, PatchAxis]) -> bool:
+    """Tell whether patches are those of one window that begins with the image."""
+    return all(len(axis.starts) == 1 and axis.before == 0 for axis in axes)
+
+
+def patch_strides(
+    axes: tuple[PatchAxis, PatchAxis] | None, grid: tuple[int, int], size: tuple[int, int]
+) -> tuple[float, float]:
+    """Return how far apart the patches of `average_windows` are in an image, by rows and columns.
+
+    The first lies half a stride from the image's edge.
+
+    Args:
+        axes: of the ImageFeatures.
+        grid: rows and columns of patches.
+        size: height and width of the image in pixels.
+    """
+    if axes is None or not are_one_grid(axes):  # they cover the image evenly
+        return size[0] / grid[0], size[1] / grid[1]
+    rows, columns = (
+        axis.spread / axis.patches * length / axis.length
+        for axis, length in zip(axes, size, strict=True)
+    )
+    return rows, columns
+
+
 def average_windows(patches_hwd: torch.Tensor, axes: tuple[PatchAxis, PatchAxis]) -> torch.Tensor:
     """Average (h, w, d) patches of windows onto one grid; those of one window stay as they are."""
     import torch
 
-    if all(len(axis.starts) == 1 and axis.before == 0 for axis in axes):
+    if are_one_grid(axes):
         return patches_hwd
     rows_yh, columns_xw = (
         torch.from_numpy(centre_weights(axis)).to(patches_hwd.device, non_blocking=True)

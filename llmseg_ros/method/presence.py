@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MIN_SCORES_FOR_STD = 3
 PRIOR_STRENGTH = 0.25
 LEAST_SCORE = 1e-4
+CONTRAST_STRENGTH = 0.6  # of the score of a contrast, next to that of a class
 
 
 class Candidates(NamedTuple):
@@ -82,6 +83,30 @@ def evidence_prior(scores_c: torch.Tensor, candidates: Candidates) -> torch.Tens
     """
     scores_k = scores_c[candidates.index_k].clamp(min=LEAST_SCORE)
     return PRIOR_STRENGTH * (scores_k / scores_k.amax()).log()
+
+
+def clear_of_contrasts(
+    candidates: Candidates,
+    scores_c: torch.Tensor,
+    contrast_scores_j: torch.Tensor,
+    of_cj: torch.Tensor,
+    share: float,
+) -> Candidates:
+    """Leave out the candidates that are hardly shown, next to what is near them or taken for them.
+
+    As `share` asks it of a class next to the best of the list, so it is asked next to the best of
+    its contrasts, at CONTRAST_STRENGTH: a list of one class has nothing else to be weaker than.
+
+    Args:
+        candidates: of the list.
+        scores_c: (c,), of the classes.
+        contrast_scores_j: (j,), of the contrasts in the same image.
+        of_cj: (c, j) bool, whose contrasts they are.
+        share: of the gate.
+    """
+    strongest_c = (of_cj * contrast_scores_j).amax(dim=1)
+    clear_c = scores_c >= share * CONTRAST_STRENGTH * strongest_c
+    return Candidates(candidates.index_k, candidates.valid_k & clear_c[candidates.index_k])
 
 
 def select_candidates(

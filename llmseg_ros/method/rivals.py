@@ -56,6 +56,16 @@ def relate_things(
     return Things(descriptors_ed, membership_ce, rivals_ce)
 
 
+def contrast_map(patches_hwd: torch.Tensor, contrasts_jd: torch.Tensor) -> torch.Tensor:
+    """Return (h, w), how much each patch shows of the contrast it resembles most, 0 or more.
+
+    Args:
+        patches_hwd: (h, w, d), as they are compared with the candidates.
+        contrasts_jd: (j, d), of length 1, j >= 1.
+    """
+    return (patches_hwd @ contrasts_jd.T).amax(dim=-1).clamp(min=0)
+
+
 def rival_map(
     patches_hwd: torch.Tensor,
     evidence_e: torch.Tensor,

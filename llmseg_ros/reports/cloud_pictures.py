@@ -28,6 +28,7 @@ OVERLAP = 1.3  # of squares, so that slanted walls have no gaps
 ABOVE_CAMERA_M = 0.3  # ceilings hide what is below
 NEAR_AXIS = np.cos(np.deg2rad(35))
 BACKGROUND = (228, 233, 240)  # unlike white walls
+PALE, PALEST = 140, 215  # of background that was black and white
 TRIMMED = 0.5  # percent of the voxels to each side that don't count for what fits
 
 
@@ -88,12 +89,15 @@ def level(direction: Matrix, up: Matrix) -> Matrix:
 
 
 def cloud_colours(rgb: Rgb, labels: NDArray[np.uint16]) -> Rgb:
-    """Return (n, 3) colours: of the class, as light as the camera saw it; background grey."""
+    """Return (n, 3) colours: of the class, as light as the camera saw it; background pale grey.
+
+    One of the classes' colours is a grey, too: it is darker than all of the background.
+    """
     known = np.where(labels == IGNORED, 0, labels)
     grey = cv2.cvtColor(rgb[None], cv2.COLOR_RGB2GRAY)[0] if len(rgb) else np.zeros(0, np.uint8)
     lightness = (0.55 + 0.45 * grey / 255)[:, None]
     colours = colour_labels(known[None])[0] * lightness
-    plain = np.repeat(grey[:, None], 3, axis=1)
+    plain = np.repeat(PALE + (PALEST - PALE) * (grey[:, None] / 255), 3, axis=1)
     return np.where((known == 0)[:, None], plain, colours).astype(np.uint8)
 
 

@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llmseg_ros.classes import BACKGROUND_ID
 from llmseg_ros.evaluation.metrics import IGNORED
 from llmseg_ros.mapping.agreement import AgreementMeter, agreement_report
 from llmseg_ros.mapping.geometry import Matrix
 from llmseg_ros.mapping.voxels import VoxelMap, Voxels
-from llmseg_ros.reports.cloud_pictures import Scene
+from llmseg_ros.reports.cloud_pictures import PALE, PALEST, Scene
 from llmseg_ros.reports.tables import colour_of
 
+NO_CLASS = (BACKGROUND_ID, IGNORED)
 SHOWN_POINTS = 200_000  # of the cloud on the page: 2.4 MB
-UNLABELLED = '#808080'
+UNLABELLED = (PALE + PALEST) // 2
 
 
 class CloudClass(NamedTuple):
@@ -57,7 +59,10 @@ def class_list(
         world: name of the frame that the map is in.
     """
     counts = np.bincount(voxels.labels, minlength=IGNORED + 1)
-    named = [(0, 'background', []), *((c.id, c.name, [c.name, *c.subclasses]) for c in vocabulary)]
+    named = [
+        (0, 'background', []),
+        *((c.id, c.name, [*dict.fromkeys((c.name, *c.subclasses))]) for c in vocabulary),
+    ]
     classes = [
         {
             'id': class_id,
@@ -127,6 +132,8 @@ def make_cloud(
         'ahead': scene.ahead.tolist(),
         'count': len(chosen),
         'colours': [rgb_of(int(i)) for i in ids],
+        'plain': [int(i) in NO_CLASS for i in ids],
+        'pale': [PALE, PALEST],
         'places': packed(places),
         'rgb': packed(voxels.rgb[chosen]),
         'classes': packed(class_n.astype('<u2')),
@@ -143,8 +150,9 @@ def make_cloud(
 
 def rgb_of(class_id: int) -> list[int]:
     """Return the colour of a class, 3 numbers of 0 to 255; background and no class are grey."""
-    text = UNLABELLED if class_id in (0, IGNORED) else colour_of(class_id)
-    return list(bytes.fromhex(text[1:]))
+    if class_id in NO_CLASS:
+        return [UNLABELLED] * 3
+    return list(bytes.fromhex(colour_of(class_id)[1:]))
 
 
 def packed(values: Any) -> str:

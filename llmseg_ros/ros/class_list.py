@@ -6,26 +6,19 @@ import importlib.util
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future as PoolFuture
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.task import Future
 from rclpy.time import Time
 from std_msgs.msg import Header
 
 from llmseg_ros.class_rules import Given, clean_rules
-from llmseg_ros.classes import (
-    BACKGROUND_NAMES,
-    ClassRegistry,
-    ClassUpdate,
-    clean_names,
-    name_key,
-)
+from llmseg_ros.classes import ClassRegistry, ClassUpdate, all_taken, clean_names
 from llmseg_ros.msg import ClassList, LabelMap
 from llmseg_ros.ros import qos
+from llmseg_ros.ros.calls import MAX_MESSAGE, awaitable, create_waiting_service
 from llmseg_ros.ros.compat import with_message_info
 from llmseg_ros.ros.conversions import (
     given_rules,
@@ -39,7 +32,6 @@ from llmseg_ros.vocabulary import Vocabulary
 MAX_WAITING = 100  # service requests
 LOG_EVERY_S = 1.0
 MAX_DESCRIBED = 50  # classes, in the log
-MAX_MESSAGE = 4000  # characters: a list of a million bad names has a million reasons
 
 SOURCES = {  # of subclasses, as the log has them
     'llm': 'from the language model',
@@ -89,7 +81,7 @@ class ClassListInterface:
         self._seen: deque[int] = deque(maxlen=32)
         self._on_change = on_change
         self._publishers: dict[str, Any] = {}
-        node.create_service(SetClasses, '~/set_classes', self._on_set_classes)
+        create_waiting_service(node, SetClasses, '~/set_classes', self._on_set_classes)
         node.create_service(GetClasses, '~/get_classes', self._on_get_classes)
         for profile in (qos.LATCHED, qos.UNLATCHED):
             node.create_subscription(
@@ -160,13 +152,13 @@ class ClassListInterface:
         self._waiting += 1
         try:
             rules = given_rules(request.rules)
-            update = await self._awaitable(self._updates.submit(self._apply, request.names, rules))
+            update = await awaitable(
+                self._node, self._updates.submit(self._apply, request.names, rules)
+            )
         except Exception as error:  # whatever the encoder raises is told to whoever asked
             response.message = str(error)[:MAX_MESSAGE]
         else:
-            in_force = {name_key(entry.name) for entry in update.classes} | set(BACKGROUND_NAMES)
-            all_taken = all(name_key(name) in in_force for name in request.names)
-            response.success = all_taken and not update.rules_refused
+            response.success = all_taken(request.names, update) and not update.rules_refused
             response.message = '; '.join(update.messages)[:MAX_MESSAGE]
         finally:
             self._waiting -= 1
@@ -178,21 +170,6 @@ class ClassListInterface:
     ) -> GetClasses.Response:
         response.label_map = self.label_map
         return response
-
-    def _awaitable(self, update: PoolFuture[ClassUpdate]) -> Future:
-        """Return a future of the node's executor, which is woken when the update is done."""
-        executor = self._node.executor
-        future = Future(executor=executor)
-
-        def finish(done: PoolFuture[ClassUpdate]) -> None:
-            if done.cancelled():  # the process is ending
-                return
-            error = done.exception()
-            future.set_result(done.result()) if error is None else future.set_exception(error)
-            executor.wake()
-
-        update.add_done_callback(finish)
-        return future
 
     def _apply_newest(self, names: list[str], rules: Given, token: object) -> None:
         if token is not self._newest:

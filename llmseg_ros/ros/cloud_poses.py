@@ -37,9 +37,11 @@ class CloudPoses(Protocol):
 
     Attributes:
         world: frame they are in; '' while it is not known.
+        reason: why the last one asked for was not there, where that is known.
     """
 
     world: str
+    reason: str
 
     def find(self, header: Header) -> Matrix | None:
         """Return the (4, 4) pose of a cloud's frame, None while it may still come.
@@ -54,6 +56,7 @@ class OdometryPoses:
 
     Attributes:
         world: frame of the odometry.
+        reason: is not known.
         bad: messages that were left out, as their numbers are no pose.
     """
 
@@ -61,10 +64,11 @@ class OdometryPoses:
         self, node: Node, in_base: Callable[[], tuple[float, ...]], on_pose: Callable[[], None]
     ) -> None:
         """Subscribe; `in_base` tells x y z roll pitch yaw, `on_pose` is called after each pose."""
-        self.world = ''
+        self.world = self.reason = ''
         self.bad = 0
         self.topic: str = node.resolve_topic_name('odometry')
         self._child = ''
+        self._mounted = ''  # frame of the clouds that camera_in_base is of
         self._in_base = in_base
         self._on_pose = on_pose
         self._poses: deque[StampedPose] = deque(maxlen=KEPT)
@@ -80,16 +84,18 @@ class OdometryPoses:
                 (place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w)
             )
         except GeometryError as error:
-            self.bad += 1
-            self._node.get_logger().warning(
-                f'{self.topic}: a pose is left out: {error}', throttle_duration_sec=10.0
-            )
+            self._leave_out(str(error))
+            return
+        frames = message.header.frame_id, message.child_frame_id
+        if not frames[0] or (self.world and frames != (self.world, self._child)):
+            known = f'{self._child!a} in {self.world!a}' if self.world else 'a frame in another'
+            self._leave_out(f'it is of {frames[1]!a} in {frames[0]!a}, expected {known}')
             return
         if self._poses and stamp < self._poses[-1].stamp - MAX_JUMP_NS:
             self._poses.clear()
         if self._poses and stamp <= self._poses[-1].stamp:
             return
-        self.world, self._child = message.header.frame_id, message.child_frame_id
+        self.world, self._child = frames
         self._poses.append(StampedPose(stamp, pose))
         self._on_pose()
 
@@ -111,6 +117,12 @@ class OdometryPoses:
             raise NoPose(f'{self.topic} has no poses around its time')
         return pose @ self._camera(header.frame_id)
 
+    def _leave_out(self, reason: str) -> None:
+        self.bad += 1
+        self._node.get_logger().warning(
+            f'{self.topic}: a pose is left out: {reason}', throttle_duration_sec=10.0
+        )
+
     def _camera(self, frame: str) -> Matrix:
         values = np.array(self._in_base(), np.float64)
         if not values.any():
@@ -120,6 +132,11 @@ class OdometryPoses:
                     'map.camera_in_base where one is in the other'
                 )
             return np.eye(4)
+        self._mounted = self._mounted or frame
+        if frame != self._mounted:
+            raise NoPose(
+                f'clouds are in {self._mounted!a} and in {frame!a}, map.camera_in_base is of one'
+            )
         pose = np.eye(4)
         pose[:3, 3] = values[:3]
         pose[:3, :3] = Rotation.from_euler('xyz', values[3:]).as_matrix()
@@ -131,6 +148,7 @@ class TfPoses:
 
     Attributes:
         world: frame of the map.
+        reason: what tf2 said when it had no pose.
     """
 
     def __init__(self, node: Node, world: str) -> None:
@@ -138,13 +156,22 @@ class TfPoses:
         from tf2_ros import Buffer, TransformListener
 
         self.world = world
+        self.reason = ''
+        self._newest = 0  # stamp of a cloud
         self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, node)
 
     def find(self, header: Header) -> Matrix | None:
         """Return the (4, 4) pose of a cloud's frame, None while it may still come."""
         stamp = Time.from_msg(header.stamp)
-        if not self._buffer.can_transform(self.world, header.frame_id, stamp):
+        if stamp.nanoseconds < self._newest - MAX_JUMP_NS:
+            # tf2 would take the transforms of a bag that is played again for too old.
+            self._buffer.clear()
+            self._newest = 0
+        self._newest = max(self._newest, stamp.nanoseconds)
+        asked = self.world, header.frame_id, stamp
+        is_there, self.reason = self._buffer.can_transform(*asked, return_debug_tuple=True)
+        if not is_there:
             return None
         found: Any = self._buffer.lookup_transform(self.world, header.frame_id, stamp).transform
         place, turn = found.translation, found.rotation

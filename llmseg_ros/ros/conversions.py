@@ -134,6 +134,7 @@ def vocabulary_to_label_map(vocabulary: Vocabulary, header: Header) -> LabelMap:
             name=item.name,
             subclasses=[item.name, *item.subclasses],
             source=item.source,
+            contrasts=list(item.contrasts),
         )
         for item in vocabulary.classes
     ]

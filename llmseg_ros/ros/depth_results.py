@@ -44,8 +44,14 @@ class DepthResults:
     labels: those are published before.
     """
 
-    def __init__(self, node: LifecycleNode, config: NodeConfig, counts: FrameStatistics) -> None:
-        """Advertise the topics; nothing is heard before `start`."""
+    def __init__(
+        self,
+        node: LifecycleNode,
+        config: NodeConfig,
+        counts: FrameStatistics,
+        below: str = '~/',
+    ) -> None:
+        """Advertise the topics below a name; nothing is heard before `start`."""
         self._node = node
         self._config = config
         self._counts = counts
@@ -55,10 +61,10 @@ class DepthResults:
         if not config.depth:
             return
         create = partial(node.create_lifecycle_publisher, event_callbacks=qos.SILENT_PUBLISHER)
-        self._points = create(PointCloud2, '~/points', qos.CLOUDS)
-        self._mask = create(Image, '~/mask', qos.CLOUDS)
-        self._depth = create(Image, '~/depth', qos.CLOUDS)
-        self._info = create(CameraInfo, '~/camera_info', qos.CLOUDS)
+        self._points = create(PointCloud2, f'{below}points', qos.CLOUDS)
+        self._mask = create(Image, f'{below}mask', qos.CLOUDS)
+        self._depth = create(Image, f'{below}depth', qos.CLOUDS)
+        self._info = create(CameraInfo, f'{below}camera_info', qos.CLOUDS)
         self._all = [self._mask, self._points, self._depth, self._info]
 
     def wanted(self) -> bool:

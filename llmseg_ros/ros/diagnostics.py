@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from llmseg_ros.system.frame_statistics import FrameStatistics
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
@@ -34,6 +36,7 @@ class Health:
         classes: in the list in force.
         asking_error: why subclasses can't be asked for; empty where they can, or needn't.
         depth_error: why there are no points; empty where there are, or needn't be.
+        cameras: how each of several does, by name.
     """
 
     state: str
@@ -48,6 +51,7 @@ class Health:
     classes: int = 1
     asking_error: str = ''
     depth_error: str = ''
+    cameras: Mapping[str, Health] = field(default_factory=dict)
 
 
 def judge(health: Health) -> tuple[bytes, str]:
@@ -76,12 +80,42 @@ def problems(health: Health) -> Iterator[tuple[bytes, str]]:
         yield STALE, f'no frame for {min(health.silent_s, health.active_s):.0f} s'
     if health.failed_s < RECENT_S and not without_result:
         yield WARN, f'a frame was lost: {health.last_error}'
+    yield from problems_of_cameras(health.cameras)
     if health.rejected_s < RECENT_S:
         yield WARN, 'frames are rejected, the log says why'
     if health.depth_error:
         yield WARN, health.depth_error
     if health.asking_error:
         yield WARN, f'no subclasses from the language model: {health.asking_error}'
+
+
+def problems_of_cameras(cameras: Mapping[str, Health]) -> Iterator[tuple[bytes, str]]:
+    """Yield the problems of each camera; no more than a warning unless all of them have them."""
+    found = {name: list(problems(health)) for name, health in cameras.items()}
+    worst = {of_camera[0][0] if of_camera else OK for of_camera in found.values()}
+    level = worst.pop() if len(worst) == 1 else WARN
+    for name, of_camera in found.items():
+        for _, message in of_camera:
+            yield level, f'{name}: {message}'
+
+
+def frame_values(counts: FrameStatistics) -> dict[str, object]:
+    """Return what became of frames, and how long it took, to look up."""
+    values: dict[str, object] = {
+        'frames in': counts.received,
+        'frames out': counts.published,
+        'frames dropped': counts.dropped,
+        'frames above the rate': counts.above_rate,
+        'frames rejected': counts.rejected,
+        'frames lost to errors': counts.failed,
+        'frames nobody wanted': counts.unwanted,
+        'clouds out': counts.clouds,
+        'frames without depth': counts.without_depth,
+        'results per second': counts.rate_hz(),
+    }
+    for stage, (median, p95) in counts.percentiles_ms().items():
+        values[f'{stage} p50 ms'], values[f'{stage} p95 ms'] = median, p95
+    return values
 
 
 def make_status(

@@ -73,15 +73,23 @@ class ImageSubscription:
             self._subscription = None
 
 
+def image_name(camera: str) -> str:
+    """Return the name of a camera's topic, before it is remapped; without a name the only one's."""
+    return f'~/{camera}/image' if camera else 'image'
+
+
 def subscribe_to_camera(
-    node: Node, config: NodeConfig, take: Callable[[Image | CompressedImage], None]
+    node: Node,
+    config: NodeConfig,
+    take: Callable[[Image | CompressedImage], None],
+    camera: str = '',
 ) -> ImageSubscription:
-    """Hear the camera, raw or compressed."""
+    """Hear a camera, by its name where it has one, raw or compressed."""
     compressed = config.image_transport == 'compressed'
     return ImageSubscription(
         node,
         CompressedImage if compressed else Image,
-        node.resolve_topic_name('image') + (COMPRESSED if compressed else ''),
+        node.resolve_topic_name(image_name(camera)) + (COMPRESSED if compressed else ''),
         take,
         config.image_reliability,
         config.image_depth,

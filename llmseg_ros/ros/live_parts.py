@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from llmseg_ros.formats.image_messages import image_to_rgb
 from llmseg_ros.live.frames import ClassShare, LiveFrame
 from llmseg_ros.msg import ClassMaskArray
-from llmseg_ros.ros.pipeline import seconds
+from llmseg_ros.ros.camera import seconds
 from llmseg_ros.visualize import colour_labels, label_contours
 
 MOST_FRAMES = 8  # of which a part is missing

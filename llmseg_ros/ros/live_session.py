@@ -23,9 +23,9 @@ from llmseg_ros.live.session import LiveError, describe_class
 from llmseg_ros.live.thresholds import describe_thresholds
 from llmseg_ros.msg import LabelMap
 from llmseg_ros.ros import qos
+from llmseg_ros.ros.camera import seconds
 from llmseg_ros.ros.conversions import given_rules, rules_to_messages
 from llmseg_ros.ros.live_parts import TOPICS, PartCollector, Parts, to_live_frame
-from llmseg_ros.ros.pipeline import seconds
 from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.srv import SetClasses
 from llmseg_ros.system.worker import Worker

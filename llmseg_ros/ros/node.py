@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException
@@ -24,13 +25,15 @@ from rclpy.parameter import Parameter
 from llmseg_ros.config import ConfigError
 from llmseg_ros.ros import qos, silence
 from llmseg_ros.ros.arguments import initialize
+from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.compat import call_after_set_parameters
-from llmseg_ros.ros.diagnostics import Health, make_status
+from llmseg_ros.ros.describe_service import DescribeService
+from llmseg_ros.ros.diagnostics import Health, frame_values, make_status
 from llmseg_ros.ros.ending import end_by, launcher_gone
-from llmseg_ros.ros.image_subscription import ImageSubscription, subscribe_to_camera
 from llmseg_ros.ros.parameters import CLASSES, check_classes, declare_parameters, read_configs
 from llmseg_ros.ros.pipeline import FramePipeline
+from llmseg_ros.ros.segment_service import SegmentService
 from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.system.frame_statistics import FrameStatistics
@@ -64,13 +67,14 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._config, self._segmenter_config = read_configs(self)
         self._segmenter: Segmenter | None = None
         self._pipeline: FramePipeline | None = None
-        self._images: ImageSubscription | None = None
-        self._statistics = FrameStatistics()
-        self._dropped_before = 0  # by pipelines that are gone
+        self._statistics = FrameStatistics()  # of all cameras together; counts outlast cleanup
+        self._of_camera = {
+            name: FrameStatistics(self._statistics) for name in self._config.cameras or ('',)
+        }
+        self._cameras: list[CameraStream] = []
         self._state = 'unconfigured'
         self._last_error = ''
-        self._activated = self._restarted = float('-inf')
-        self._camera_seen: float | None = None
+        self._restarted = float('-inf')
         self._told: set[str] = set()  # that the log has; the rest is told again when it recurs
         self._troubles: set[str] = set()
         self._following = False
@@ -79,6 +83,10 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._updates = ThreadPoolExecutor(1, 'updates', lower_priority, (PATIENCE,))
         self._class_list = ClassListInterface(
             self, self.get_parameter(CLASSES).value, self._updates, self._follow_classes
+        )
+        self._calls = (
+            SegmentService(self, self._updates, self._class_list, lambda: self._pipeline),
+            DescribeService(self, self._updates, lambda: self._pipeline),
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock, so that a paused or looped bag doesn't hold up the diagnostics.
@@ -98,6 +106,8 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
     def stop(self) -> None:
         """End all work for the process to end."""
         self._updates.shutdown(wait=False, cancel_futures=True)
+        for calls in self._calls:
+            calls.stop()
         if self._segmenter is not None:
             self._segmenter.close()
         self._stop_frames(EXIT_WAIT_S)
@@ -113,7 +123,9 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
                 self._class_list.registry,
                 rules=self._class_list.rules,
             )
-            self._pipeline = FramePipeline(self, self._segmenter, self._config, self._statistics)
+            for name, statistics in self._of_camera.items():
+                self._cameras.append(CameraStream(self, self._config, statistics, name))
+            self._pipeline = FramePipeline(self, self._segmenter, self._config, self._cameras)
             self._class_list.attach(self._segmenter)
         except Exception as error:  # weights, files, memory: each says in a sentence what to do
             self._last_error = str(error)
@@ -126,18 +138,18 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker and subscribe to the camera."""
+        """Start the worker and subscribe to the cameras."""
         assert self._pipeline is not None
         self._pipeline.start()
-        self._pipeline.depth.start()
-        self._images = subscribe_to_camera(self, self._config, self._pipeline.take)
-        self._activated, self._state = time.monotonic(), 'active'
-        depth = f', depth from {self._config.depth}' if self._config.depth else ''
-        self.get_logger().info(f'listening to {self._images.topic}{depth}')
+        for camera in self._cameras:
+            camera.start(self._pipeline.take)
+        self._state = 'active'
+        heard = '; '.join(camera.heard for camera in self._cameras)
+        self.get_logger().info(f'listening to {heard}')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe from the camera, drop what waits, let the frame in work end."""
+        """Unsubscribe from the cameras, drop what waits, let the frame in work end."""
         self._stop_frames(FRAME_WAIT_S)
         self._state = 'inactive'
         self.get_logger().info('deactivated: frames are not heard until it is activated')
@@ -164,19 +176,16 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         return SUCCESS
 
     def _stop_frames(self, timeout_s: float) -> None:
-        if self._images is not None:
-            self._images.destroy()
-            self._images = None
-        if self._pipeline is not None:
-            self._pipeline.depth.stop()
+        for camera in self._cameras:
+            camera.stop()
         if self._pipeline is not None and not self._pipeline.stop(timeout_s):
             self.get_logger().warning('the frame in work is not waited for any longer')
 
     def _release(self) -> None:
         self._class_list.detach()
-        if self._pipeline is not None:
-            self._dropped_before += self._pipeline.dropped
-            self._pipeline.destroy()
+        for camera in self._cameras:
+            camera.destroy()
+        self._cameras.clear()
         if self._segmenter is not None:
             self._segmenter.close()
         self._pipeline = self._segmenter = None
@@ -234,76 +243,62 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().error('the worker thread had died and is started anew')
             self._restarted = time.monotonic()
             pipeline.start()
-        if self._images is not None:
-            self._images.agree()
-        if pipeline is not None:
-            pipeline.depth.agree()
+        for camera in self._cameras:
+            camera.agree()
         self._log_troubles()
+        device = str(self._segmenter.encoder.device) if self._segmenter else ''
         status = make_status(
-            name=self.get_fully_qualified_name(),
-            hardware_id=str(self._segmenter.encoder.device) if self._segmenter else '',
-            health=self._health(),
-            values=self._values(),
+            self.get_fully_qualified_name(), device, self._health(), self._values()
         )
-        message = DiagnosticArray(status=[status])
+        message = DiagnosticArray(status=[status, *self._statuses_of_cameras()])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
     def _log_troubles(self) -> None:
         """Warn of who can't be heard, once each, and of what else is amiss, each time anew."""
-        troubles = set(silence.misfits(self))
-        if self._images is not None and self._silent_s(self._images) > silence.PATIENCE_S:
-            troubles.add(silence.silent_images(self, self._images))
+        silent = {camera.why_silent() for camera in self._cameras} - {''}
+        troubles = silent | set(silence.misfits(self))
         disagreements = set(qos.incompatible_endpoints(self))
         for sentence in sorted((troubles - self._troubles) | (disagreements - self._told)):
             self.get_logger().warning(sentence)
         self._troubles = troubles
         self._told |= disagreements
 
-    def _silent_s(self, images: ImageSubscription) -> float:
-        """Return the seconds without a frame since the node, and any camera, was there to send."""
-        now = time.monotonic()
-        if not self.count_publishers(images.topic):
-            self._camera_seen = None
-        elif self._camera_seen is None:
-            self._camera_seen = now
-        since = max(self._activated, self._camera_seen or self._activated)
-        return min(self._statistics.since('received'), now - since)
-
     def _health(self) -> Health:
-        since, now, pipeline = self._statistics.since, time.monotonic(), self._pipeline
-        return Health(
-            state=self._state,
+        pipeline, healths = self._pipeline, self._healths_of_cameras()
+        # That of the only camera is the node's own; of several each has a status of its own.
+        camera = healths.pop('', Health(self._state))
+        return dataclasses.replace(
+            camera,
             last_error=self._last_error or (pipeline.last_error if pipeline else ''),
-            wanted=pipeline is not None and pipeline.wanted,
-            active_s=now - self._activated,
-            silent_s=since('received'),
-            resultless_s=since('published'),
-            rejected_s=since('rejected'),
-            failed_s=since('failed'),
-            restarted_s=now - self._restarted,
+            wanted=camera.wanted if not healths else any(h.wanted for h in healths.values()),
+            restarted_s=time.monotonic() - self._restarted,
             classes=len(self._class_list.label_map.classes),
             asking_error=self._segmenter.asking.problem if self._segmenter else '',
-            depth_error=pipeline.depth.problem if pipeline else '',
+            cameras=healths,
         )
+
+    def _healths_of_cameras(self) -> dict[str, Health]:
+        if self._pipeline is None:
+            return {}
+        return {
+            camera.name: camera.health(self._state, self._pipeline.wanted(camera))
+            for camera in self._cameras
+        }
+
+    def _statuses_of_cameras(self) -> list[DiagnosticStatus]:
+        """Return a status for each camera that has a name."""
+        name, healths = self.get_fully_qualified_name(), self._healths_of_cameras()
+        return [
+            make_status(f'{name}/{camera.name}', '', healths[camera.name], camera.values())
+            for camera in self._cameras
+            if camera.name in healths and camera.name
+        ]
 
     def _values(self) -> dict[str, object]:
         """Return what diagnostics show beside the health."""
-        counts, pipeline = self._statistics, self._pipeline
-        values: dict[str, object] = {
-            'state': self._state,
-            'frames in': counts.received,
-            'frames out': counts.published,
-            'frames dropped': self._dropped_before + (pipeline.dropped if pipeline else 0),
-            'frames rejected': counts.rejected,
-            'frames lost to errors': counts.failed,
-            'frames nobody wanted': counts.unwanted,
-            'clouds out': counts.clouds,
-            'frames without depth': counts.without_depth,
-            'results per second': counts.rate_hz(),
-        }
-        for stage, (median, p95) in counts.percentiles_ms().items():
-            values[f'{stage} p50 ms'], values[f'{stage} p95 ms'] = median, p95
+        pipeline = self._pipeline
+        values = {'state': self._state, **frame_values(self._statistics)}
         values['memory MiB'] = process_memory_mib()
         values['device memory MiB'] = device_memory_mib()
         if self._segmenter is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,19 @@ from llmseg_ros.settings import build_section, check_setting
 @dataclass(frozen=True)
 class NodeConfig:
     autostart: bool = setting(True, 'configure and activate at once', restart=True)
+    cameras: tuple[str, ...] = setting(
+        (),
+        'names of cameras, each heard on ~/NAME/image, with results of its own on ~/NAME/labels '
+        'and so on; empty: one camera, heard on image, with results on ~/labels and so on',
+        restart=True,
+    )
     lazy: bool = setting(True, 'compute only while someone subscribes to a result')
+    max_rate: float = setting(
+        0.0,
+        'frames a second of each camera worked on at most, to spare a battery; 0: no limit',
+        low=0.0,
+        high=1000.0,
+    )
     overlap: str = setting(
         'auto',
         'encode a frame while the one before is refined: more results, each of them older; auto: '
@@ -40,6 +53,12 @@ class NodeConfig:
     image_transport: str = setting(
         'raw', 'compressed listens to image/compressed', ('raw', 'compressed'), restart=True
     )
+    compressed_cameras: tuple[str, ...] = setting(
+        (),
+        'those of node.cameras that are heard on ~/NAME/image/compressed, where image_transport is '
+        'raw',
+        restart=True,
+    )
     image_reliability: str = setting(
         'auto',
         'of the image subscription; auto: reliable where every publisher is, which reliable alone '
@@ -53,11 +72,13 @@ class NodeConfig:
     depth: str = setting(
         '',
         'topic of depth registered to the images, raw or .../compressedDepth, for ~/points, ~/mask '
-        'and ~/depth; empty: none',
+        'and ~/depth; {camera} in it stands for the name of each camera; empty: none',
         restart=True,
     )
     depth_info: str = setting(
-        '', 'topic of its CameraInfo; empty: camera_info beside it', restart=True
+        '',
+        'topic of its CameraInfo, with {camera} in it likewise; empty: camera_info beside it',
+        restart=True,
     )
     depth_slop: float = setting(
         0.02,
@@ -91,6 +112,8 @@ FIELDS = {
     for field in dataclasses.fields(config)
 }
 CLASSES = 'classes'
+CAMERA = '{camera}'  # in a topic: the name of each camera
+CAMERA_NAME = re.compile('[A-Za-z_][A-Za-z0-9_]{0,63}')  # what ROS takes between two slashes
 
 
 def declare_parameters(node: Node) -> list[str]:
@@ -136,7 +159,8 @@ def given(node: Node, name: str, default: Any) -> Any:
     anything = ParameterDescriptor(dynamic_typing=True)
     value = as_setting(node.declare_parameter(name, default, anything).value)
     node.undeclare_parameter(name)
-    return value
+    # An empty list has no type of its own: of a file it comes as nothing at all.
+    return () if value is None and isinstance(default, list) else value
 
 
 def as_parameter(setting: Any) -> Any:
@@ -188,8 +212,53 @@ def read_configs(
         ConfigError: a changed value is not allowed.
     """
     sections = read_sections(node, FIELDS, changed)
-    own: Mapping[str, Any] = sections.pop('node')
-    return build_section(NodeConfig, own, 'node'), build_config(sections)
+    own = build_section(NodeConfig, sections.pop('node'), 'node')
+    check_cameras(own)
+    return own, build_config(sections)
+
+
+def check_cameras(config: NodeConfig) -> None:
+    """Refuse names of cameras that no topics can be made of, and depth that is none's.
+
+    Raises:
+        ConfigError: with what is wrong, and what to write instead.
+    """
+    names = config.cameras
+    for name in names:
+        if not name:
+            raise ConfigError('node.cameras has an empty name: name each camera, such as front')
+        if not CAMERA_NAME.fullmatch(name):
+            raise ConfigError(
+                f'node.cameras: no topic can have {name!a} in its name: take 1 to 64 letters, '
+                'digits and _, and no digit first'
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f'node.cameras has {name!a} twice: name each camera once')
+    for name in config.compressed_cameras:
+        if name not in names:
+            raise ConfigError(f'node.compressed_cameras has {name!a}, which node.cameras has not')
+    for setting_name, topic in (('depth', config.depth), ('depth_info', config.depth_info)):
+        if CAMERA in topic and not names:
+            raise ConfigError(
+                f'node.{setting_name} is {topic!a}, and node.cameras has no name to put into it'
+            )
+        if topic and CAMERA not in topic and len(names) > 1:
+            raise ConfigError(
+                f'node.{setting_name} is {topic!a} for {len(names)} cameras: write {CAMERA} where '
+                f'their topics have the name, such as /{CAMERA}/{topic.rpartition("/")[2]}'
+            )
+
+
+def of_camera(config: NodeConfig, name: str) -> NodeConfig:
+    """Return the configuration with the topics of one camera."""
+    return dataclasses.replace(
+        config,
+        image_transport='compressed'
+        if name in config.compressed_cameras
+        else config.image_transport,
+        depth=config.depth.replace(CAMERA, name),
+        depth_info=config.depth_info.replace(CAMERA, name),
+    )
 
 
 def read_sections(

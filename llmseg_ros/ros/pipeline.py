@@ -1,11 +1,11 @@
-"""The way of a frame: message, newest-frame slot, two worker threads, results."""
+"""The way of a frame: message, newest-frame slot of its camera, two worker threads, results."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -16,26 +16,24 @@ from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
 from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
-from llmseg_ros.ros.depth_results import DepthResults
+from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.depth_subscription import HeldDepth
 from llmseg_ros.ros.parameters import NodeConfig
-from llmseg_ros.ros.results import ResultPublishers
 from llmseg_ros.segmentation import frame_before
 from llmseg_ros.segmenter import Segmenter
-from llmseg_ros.system.frame_statistics import FrameStatistics
 from llmseg_ros.system.memory import free_memory
+from llmseg_ros.system.turns import Turns
 from llmseg_ros.system.worker import Worker
 
-Item = TypeVar('Item')
 Result = TypeVar('Result')
 
 LOG_EVERY_S = 10.0  # of each kind
-CLOCK_JUMP_S = 1.0  # backwards, by which a stamp is no late frame but another run of a bag
 
 
 class TakenFrame(NamedTuple):
-    """A frame, and the depth kept for it where somebody wants points."""
+    """A frame, its camera, and the depth kept for it where somebody wants points."""
 
+    camera: CameraStream
     message: Image | CompressedImage
     depth: HeldDepth | None
 
@@ -44,6 +42,7 @@ class FrameInWork(NamedTuple):
     """A frame between the two threads.
 
     Attributes:
+        camera: it is of.
         header: of its message.
         depth: kept for it where somebody wants points.
         stamp: in nanoseconds.
@@ -53,6 +52,7 @@ class FrameInWork(NamedTuple):
         handed_on: when the first thread was done with it.
     """
 
+    camera: CameraStream
     header: Header
     depth: HeldDepth | None
     stamp: int
@@ -62,16 +62,19 @@ class FrameInWork(NamedTuple):
     handed_on: float
 
 
-class FramePipeline:
-    """Segment the newest frame in threads of its own; what goes wrong costs that frame alone.
+AnyFrame = TypeVar('AnyFrame', TakenFrame, FrameInWork)
 
-    The first thread takes the newest frame and finds its candidates, the second refines labels and
-    publishes them; where that gains nothing, the first does everything.
+
+class FramePipeline:
+    """Segment the newest frame of each camera in turn, in threads of its own.
+
+    What goes wrong costs that frame alone. The first thread takes a frame and finds its candidates,
+    the second refines labels and publishes them; where that gains nothing, the first does
+    everything.
 
     Attributes:
         config: of the node; may be replaced between two frames.
-        last_error: of the last frame lost, one sentence.
-        depth: points, masks and depth of the frames.
+        cameras: that the frames are of.
     """
 
     def __init__(
@@ -79,30 +82,35 @@ class FramePipeline:
         node: LifecycleNode,
         segmenter: Segmenter,
         config: NodeConfig,
-        frame_statistics: FrameStatistics,
+        cameras: Sequence[CameraStream],
     ) -> None:
         self.config = config
-        self.last_error = ''
+        self.cameras = tuple(cameras)
         self._finder: Worker[TakenFrame] = Worker(
-            partial(self._at_its_own_cost, self._find), 'find'
+            partial(self._at_its_own_cost, self._find_in_turn), 'find', count_dropped
         )
         self._finisher: Worker[FrameInWork] = Worker(
-            partial(self._at_its_own_cost, self._finish), 'finish'
+            partial(self._at_its_own_cost, self._finish), 'finish', count_dropped
         )
         self._node = node
         self._segmenter = segmenter
-        self._results = ResultPublishers(node)
-        self.depth = DepthResults(node, config, frame_statistics)
-        self._statistics = frame_statistics
+        self._turns = Turns()
         self._logged: dict[str, float] = {}
-        self._newest_stamp = 0.0
-        self._previous: tuple[int, Found] | None = None
         self._finish_s = 0.0  # that the second thread took for the last frame
 
     @property
-    def wanted(self) -> bool:
-        """Whether frames are to be worked on."""
-        return not self.config.lazy or self._results.wanted() or self.depth.wanted()
+    def segmenter(self) -> Segmenter:
+        """What the frames are segmented by."""
+        return self._segmenter
+
+    @property
+    def last_error(self) -> str:
+        """That the last frame lost was lost to, one sentence; empty where none was."""
+        return min(self.cameras, key=lambda c: c.statistics.since('failed')).last_error
+
+    def wanted(self, camera: CameraStream) -> bool:
+        """Return whether frames of a camera are to be worked on."""
+        return not self.config.lazy or camera.wanted()
 
     @property
     def _overlaps(self) -> bool:
@@ -118,11 +126,6 @@ class FramePipeline:
         """Whether both threads run."""
         return self._finder.alive and self._finisher.alive
 
-    @property
-    def dropped(self) -> int:
-        """Frames that gave way to a newer one, or were waiting when the work stopped."""
-        return self._finder.dropped + self._finisher.dropped
-
     def start(self) -> None:
         """Start the threads; where one has died, start another."""
         self._finisher.start()
@@ -135,56 +138,62 @@ class FramePipeline:
         self._finisher.wait_idle(max(0.0, end - time.monotonic()))
         return self._finisher.stop(max(0.0, end - time.monotonic())) and in_time
 
-    def take(self, message: Image | CompressedImage) -> None:
+    def take(self, camera: CameraStream, message: Image | CompressedImage) -> None:
         """Take in a frame without waiting for anything."""
-        self._statistics.count('received')
-        self._notice_clock_jump(message)
-        if self.wanted:
-            held = self.depth.hold(message.header, self.config.depth_slop)
-            self._finder.put(TakenFrame(message, held))
+        if jump := camera.notice(message):
+            self._log('info', camera, 'jump', f'time went back by {jump:.1f} s')
+        if self.wanted(camera):
+            held = camera.depth.hold(message.header, self.config.depth_slop)
+            due = camera.due(self.config.max_rate, time.monotonic())
+            # One that is not due still takes the place of an older one that waits.
+            if not self._finder.put(TakenFrame(camera, message, held), camera, anew=due):
+                camera.statistics.count('above_rate')
         else:
-            self._statistics.count('unwanted')
+            camera.statistics.count('unwanted')
 
-    def destroy(self) -> None:
-        """Withdraw the results' topics."""
-        self._results.destroy()
-        self.depth.destroy()
-
-    def _notice_clock_jump(self, message: Image | CompressedImage) -> None:
-        stamp = seconds(message)
-        if stamp < self._newest_stamp - CLOCK_JUMP_S:
-            self._log('info', 'jump', f'time went back by {self._newest_stamp - stamp:.1f} s')
-            self._statistics.forget_times()
-        self._newest_stamp = stamp
-
-    def _at_its_own_cost(self, work: Callable[[Item], None], item: Item) -> None:
+    def _at_its_own_cost(self, work: Callable[[AnyFrame], None], frame: AnyFrame) -> None:
         """Do one part of the work on a frame; count and log what goes wrong."""
+        camera = frame.camera
         try:
-            work(item)
+            work(frame)
         except BadImage as error:
-            self._statistics.count('rejected')
-            topic = self._node.resolve_topic_name('image')
-            self._log('warning', 'rejected', f'{topic}: frame rejected: {error}')
+            camera.statistics.count('rejected')
+            self._log('warning', camera, 'rejected', f'{camera.topic}: frame rejected: {error}')
         except Exception as error:
             if not self._node.context.ok():  # the process is ending, its publishers are gone
                 return
-            self.last_error = f'{type(error).__name__}: {error}'.splitlines()[0]
-            self._statistics.count('failed')
-            self._log('error', type(error).__name__, f'frame lost: {self.last_error}')
+            camera.last_error = f'{type(error).__name__}: {error}'.splitlines()[0]
+            camera.statistics.count('failed')
+            self._log('error', camera, type(error).__name__, f'frame lost: {camera.last_error}')
             self._node.get_logger().debug(traceback.format_exc())
 
+    def between_frames(self, work: Callable[[], Result], timeout_s: float) -> Result:
+        """Work between two frames, whether any come or not.
+
+        Raises:
+            TimeoutError: its turn did not come within the time.
+        """
+        with self._turns.turn(timeout_s):
+            return self._in_memory(self.cameras[0], work)
+
+    def _find_in_turn(self, taken: TakenFrame) -> None:
+        with self._turns.turn():
+            self._find(taken)
+
     def _find(self, taken: TakenFrame) -> None:
-        message = taken.message
+        camera, message = taken.camera, taken.message
         started = time.perf_counter()
         to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
         rgb = to_rgb(message, self._segmenter.config.images.sixteen_bit)
         convert_ms = 1000 * (time.perf_counter() - started)
         stamp = Time.from_msg(message.header.stamp).nanoseconds
-        previous = frame_before(self._previous, stamp)
-        found = self._in_memory(lambda: self._segmenter.find(rgb, previous))
-        self._previous = stamp, found
+        previous = frame_before(camera.previous, stamp)
+        found = self._in_memory(camera, lambda: self._segmenter.find(rgb, previous))
+        camera.previous = stamp, found
         ended = time.perf_counter()
-        frame = FrameInWork(message.header, taken.depth, stamp, found, started, convert_ms, ended)
+        frame = FrameInWork(
+            camera, message.header, taken.depth, stamp, found, started, convert_ms, ended
+        )
         self._finisher.wait_idle()  # results in order, and one frame at most between the threads
         if not self._overlaps:
             self._finish(frame)
@@ -195,9 +204,11 @@ class FramePipeline:
 
     def _finish(self, frame: FrameInWork) -> None:
         resumed = time.perf_counter()
-        segmentation = self._in_memory(lambda: self._segmenter.finish(frame.found))
+        camera, header, rgb = frame.camera, frame.header, frame.found.rgb
+        segmentation = self._in_memory(camera, lambda: self._segmenter.finish(frame.found))
         segmented = time.perf_counter()
-        self._results.publish(frame.found.rgb, segmentation, frame.header, self.config)
+        camera.results.publish(rgb, segmentation, header, self.config)
+        camera.results.publish_features(frame.found, header)
         published = time.perf_counter()
         timings_ms = {
             'convert': frame.convert_ms,
@@ -209,13 +220,13 @@ class FramePipeline:
         age_ms = (self._node.get_clock().now().nanoseconds - frame.stamp) / 1e6
         if frame.stamp and age_ms >= 0:  # without /clock the simulated time stays 0
             timings_ms['age'] = age_ms
-        self.depth.publish(frame.found.rgb, segmentation, frame.header, frame.depth, self.config)
+        camera.depth.publish(rgb, segmentation, header, frame.depth, self.config)
         if frame.depth is not None:
             timings_ms['points'] = 1000 * (time.perf_counter() - published)
-        self._statistics.add_result(timings_ms)
+        camera.statistics.add_result(timings_ms)
         self._finish_s = time.perf_counter() - resumed
 
-    def _in_memory(self, work: Callable[[], Result]) -> Result:
+    def _in_memory(self, camera: CameraStream, work: Callable[[], Result]) -> Result:
         """Work; where the GPU's memory is short, once more with half as many windows at once."""
         try:
             return work()
@@ -232,24 +243,28 @@ class FramePipeline:
                 config, open_clip=dataclasses.replace(config.open_clip, batch=batch)
             )
         )
-        self._log('warning', 'memory', f'out of GPU memory, going on with open_clip.batch {batch}')
+        told = f'out of GPU memory, going on with open_clip.batch {batch}'
+        self._log('warning', camera, 'memory', told)
         return work()
 
-    def _log(self, severity: str, kind: str, message: str) -> None:
-        """Log unless the same kind was logged within the last seconds."""
+    def _log(self, severity: str, camera: CameraStream, kind: str, message: str) -> None:
+        """Log unless the same kind was logged of the camera within the last seconds."""
         now = time.monotonic()
-        if now - self._logged.get(kind, float('-inf')) >= LOG_EVERY_S:
-            self._logged[kind] = now
-            logger = self._node.get_logger()
-            if severity == 'error':  # rclpy refuses one line of code that logs at two severities
-                logger.error(message)
-            elif severity == 'warning':
-                logger.warning(message)
-            else:
-                logger.info(message)
+        key = f'{camera.name}/{kind}'
+        if now - self._logged.get(key, float('-inf')) < LOG_EVERY_S:
+            return
+        self._logged[key] = now
+        if camera.name and not message.startswith(camera.topic):
+            message = f'{camera.name}: {message}'
+        logger = self._node.get_logger()
+        if severity == 'error':  # rclpy refuses one line of code that logs at two severities
+            logger.error(message)
+        elif severity == 'warning':
+            logger.warning(message)
+        else:
+            logger.info(message)
 
 
-def seconds(message: Image | CompressedImage) -> float:
-    """Return a message's stamp in seconds."""
-    stamp = message.header.stamp
-    return float(stamp.sec + stamp.nanosec / 1e9)
+def count_dropped(frame: TakenFrame | FrameInWork) -> None:
+    """Count a frame that gave way to a newer one, or was waiting when the work stopped."""
+    frame.camera.statistics.count('dropped')

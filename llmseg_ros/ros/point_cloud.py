@@ -66,7 +66,7 @@ def make_cloud(
 
 def camera_to_info(camera: Camera, header: Header) -> CameraInfo:
     """Make the camera_info of a camera whose images are not rectified."""
-    model = 'rational_polynomial' if len(camera.distortion) == 8 else 'plumb_bob'
+    model = 'rational_polynomial' if len(camera.distortion) > 5 else 'plumb_bob'
     info = CameraInfo(header=header, height=camera.height, width=camera.width)
     info.distortion_model = model
     info.d = [*camera.distortion, *(0.0,) * (5 - len(camera.distortion))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -12,8 +11,9 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from llmseg_ros.candidates import Found
 from llmseg_ros.method.components import Component, find_components
-from llmseg_ros.msg import ClassMaskArray
+from llmseg_ros.msg import ClassMaskArray, PatchFeatures
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.conversions import (
     array_to_image,
@@ -23,31 +23,33 @@ from llmseg_ros.ros.conversions import (
     labels_to_image,
     segmentation_to_masks,
 )
+from llmseg_ros.ros.features import found_to_features
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.visualize import overlay
 
 
 class ResultPublishers:
-    """Publish labels, masks, detections, confidence and overlay with the frame's own header.
+    """Publish labels, masks, detections, confidence, overlay and features, by the frame's header.
 
     What nobody subscribes to is not computed.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Advertise the topics; they stay silent until the node is active."""
+    def __init__(self, node: LifecycleNode, below: str = '~/') -> None:
+        """Advertise the topics below a name; they stay silent until the node is active."""
         self._node = node
         create = partial(node.create_lifecycle_publisher, event_callbacks=qos.SILENT_PUBLISHER)
-        self._labels = create(Image, '~/labels', qos.RESULTS)
-        self._masks = create(ClassMaskArray, '~/masks', qos.RESULTS)
-        self._confidence = create(Image, '~/confidence', qos.PICTURES)
-        self._overlay = create(Image, '~/overlay', qos.PICTURES)
-        self._all = [self._labels, self._masks, self._confidence, self._overlay]
+        self._labels = create(Image, f'{below}labels', qos.RESULTS)
+        self._masks = create(ClassMaskArray, f'{below}masks', qos.RESULTS)
+        self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
+        self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
+        self._features = create(PatchFeatures, f'{below}features', qos.CLOUDS)
+        self._all = [self._labels, self._masks, self._confidence, self._overlay, self._features]
         self._detections = None
         if importlib.util.find_spec('vision_msgs') is not None:
             from vision_msgs.msg import Detection2DArray
 
-            self._detections = create(Detection2DArray, '~/detections', qos.RESULTS)
+            self._detections = create(Detection2DArray, f'{below}detections', qos.RESULTS)
             self._all.append(self._detections)
 
     def wanted(self) -> bool:
@@ -74,16 +76,21 @@ class ResultPublishers:
     ) -> None:
         """Publish masks and detections; both are of the same components, which are found once."""
         masks = self._masks.get_subscription_count() > 0
-        detections = self._detections and self._detections.get_subscription_count()
-        instances = masks and config.instances
-        components: Sequence[Component] = ()
-        if detections or instances:
+        boxes = self._detections
+        detections = boxes is not None and boxes.get_subscription_count() > 0
+        components: tuple[Component, ...] = ()
+        if detections or (masks and config.instances):
             components = find_components(segmentation, config.instance_area)
         if masks:
-            of = components if instances else None
-            self._masks.publish(segmentation_to_masks(segmentation, header, of))
-        if self._detections is not None and detections:
-            self._detections.publish(components_to_detections(components, header))
+            instances = components if config.instances else None
+            self._masks.publish(segmentation_to_masks(segmentation, header, instances))
+        if boxes is not None and detections:
+            boxes.publish(components_to_detections(components, header))
+
+    def publish_features(self, found: Found, header: Header) -> None:
+        """Publish the patches that the classes of an image were compared with."""
+        if self._features.get_subscription_count():
+            self._features.publish(found_to_features(found, header))
 
     def destroy(self) -> None:
         """Withdraw the topics."""

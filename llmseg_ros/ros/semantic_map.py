@@ -26,13 +26,14 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from llmseg_ros.files import WriteError
+from llmseg_ros.classes import name_key
+from llmseg_ros.files import WriteError, write_json
 from llmseg_ros.mapping.geometry import GeometryError, Matrix
 from llmseg_ros.mapping.objects import find_objects
 from llmseg_ros.mapping.ply import write_ply
 from llmseg_ros.mapping.point_cloud2 import read_cloud
 from llmseg_ros.mapping.voxels import VoxelMap, Voxels
-from llmseg_ros.msg import LabelMap
+from llmseg_ros.msg import ClassInfo, LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.arguments import initialize
 from llmseg_ros.ros.cloud_poses import CloudPoses, NoPose, OdometryPoses, TfPoses, has_tf
@@ -86,7 +87,8 @@ class MapNode(Node):  # type: ignore[misc]
         self._voxels = VoxelMap(self._config.voxel, self._config.limit)
         self._counts = FrameStatistics()
         self._waiting: deque[WaitingCloud] = deque()
-        self._names: dict[int, str] = {}
+        self._classes: dict[int, ClassInfo] = {}
+        self._renamed = ''  # why labels no longer mean what they did
         self._header = Header()  # of the map: frame, and stamp of the newest cloud in it
         self._problem = ''
         self._began = time.monotonic()
@@ -116,12 +118,22 @@ class MapNode(Node):  # type: ignore[misc]
         self.get_logger().info(f'listening to {self._clouds.topic}, poses from {self._source}')
 
     def write(self) -> None:
-        """Write the map to `map.file`, where that is given and there is something in it."""
+        """Write the map to `map.file`, where that is given and there is something in it.
+
+        What its labels mean is in a file beside it, which ends in _classes.json.
+        """
         if not self._config.file or not len(self._voxels):
             return
+        from llmseg_ros.reports.map_report import class_list
+
+        path, voxels = Path(self._config.file), self._voxels.voxels()
+        beside = path.with_name(f'{path.stem}_classes.json')
+        classes = sorted(self._classes.values(), key=lambda item: item.id)
+        listed = class_list(classes, voxels, self._voxels.voxel_m, self._poses.world)
         try:
-            write_ply(Path(self._config.file), self._voxels.voxels())
-            self.get_logger().info(f'the map is in {self._config.file}')
+            write_ply(path, voxels, beside.name)
+            write_json(beside, listed)
+            self.get_logger().info(f'the map is in {path}, what its labels mean in {beside}')
         except WriteError as error:
             self.get_logger().error(f'the map is not written: {error}')
 
@@ -140,7 +152,17 @@ class MapNode(Node):  # type: ignore[misc]
 
     def _take_names(self, message: LabelMap) -> None:
         # Ids are append-only: classes of former lists are still in the map.
-        self._names.update({item.id: item.name for item in message.classes})
+        self._renamed = ''
+        for item in message.classes:
+            known = self._classes.get(item.id, item)
+            if name_key(known.name) != name_key(item.name):
+                self._renamed = (
+                    f'the label {item.id} was {known.name!a} and is now {item.name!a}: the '
+                    'segmentation node began anew with other classes, so has this node to'
+                )
+                self.get_logger().error(self._renamed)
+                return
+        self._classes.update({item.id: item for item in message.classes})
 
     def _take(self, message: PointCloud2) -> None:
         self._counts.count('received')
@@ -172,10 +194,13 @@ class MapNode(Node):  # type: ignore[misc]
     def _pose(self, cloud: WaitingCloud) -> Matrix | None:
         pose = self._poses.find(cloud.message.header)
         if pose is None and time.monotonic() - cloud.came > self._config.pose_wait:
-            raise NoPose(f'no pose from {self._source} for its time')
+            reason = self._poses.reason
+            raise NoPose(f'no pose from {self._source} for its time{reason and f": {reason}"}')
         return pose
 
     def _add(self, message: PointCloud2, pose: Matrix) -> None:
+        if self._renamed:
+            raise GeometryError(self._renamed)
         begin = time.perf_counter()
         points, rgb, labels, confidence = read_cloud(message)
         near = points[..., 2] <= self._config.farthest
@@ -214,10 +239,11 @@ class MapNode(Node):  # type: ignore[misc]
             self._map.publish(voxels_to_cloud(voxels, self._header))
         if wanted.keys() & {'boxes', 'objects'}:
             objects = find_objects(voxels, self._config.voxel, self._config.least_voxels)
+            names = {number: item.name for number, item in self._classes.items()}
             if 'boxes' in wanted:
-                self._markers.publish(objects_to_markers(objects, self._names, self._header))
+                self._markers.publish(objects_to_markers(objects, names, self._header))
             if 'objects' in wanted:
-                found = objects_to_detections(objects, self._names, self._header)
+                found = objects_to_detections(objects, names, self._header)
                 self._detections.publish(found)
         self._sent_views.update(dict.fromkeys(wanted, self._voxels.views))
         took_s = time.monotonic() - begin

@@ -10,7 +10,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from llmseg_ros.files import shipped_path
-from llmseg_ros.ros.image_subscription import COMPRESSED, ImageSubscription
+from llmseg_ros.ros.image_subscription import COMPRESSED, ImageSubscription, image_name
 from llmseg_ros.ros.qos import endpoint_name
 from llmseg_ros.ros.transport import SHARED_PROFILE
 
@@ -19,8 +19,8 @@ IMAGES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': Com
 MAX_TOPICS = 5  # named as those that could be meant
 
 
-def silent_images(node: Node, images: ImageSubscription) -> str:
-    """Say why no frame has come for a while."""
+def silent_images(node: Node, images: ImageSubscription, camera: str = '') -> str:
+    """Say why no frame of a camera has come for a while, by its name where it has one."""
     publishers = node.get_publishers_info_by_topic(images.topic)
     kinds = {end.topic_type for end in publishers}
     heard = [end for end in publishers if IMAGES.get(end.topic_type) is images.kind]
@@ -32,19 +32,25 @@ def silent_images(node: Node, images: ImageSubscription) -> str:
         )
         return f'{begin}, though {names} publishes it: {lost_frames(best_effort)}'
     if kinds:
-        return f'{begin}: it has {", ".join(sorted(kinds))}{how_to_hear(images.topic, kinds)}'
+        return (
+            f'{begin}: it has {", ".join(sorted(kinds))}{how_to_hear(images.topic, kinds, camera)}'
+        )
+    own = node.get_fully_qualified_name()
     others = {
         topic: set(types) & set(IMAGES)
         for topic, types in node.get_topic_names_and_types()
-        if set(types) & set(IMAGES) and node.get_publishers_info_by_topic(topic)
+        if set(types) & set(IMAGES)
+        and any(endpoint_name(end) != own for end in node.get_publishers_info_by_topic(topic))
     }
-    own = f'{node.get_fully_qualified_name()}/'
-    others = {topic: types for topic, types in others.items() if not topic.startswith(own)}
     for topic in (images.topic + COMPRESSED, images.topic.removesuffix(COMPRESSED)):
         if topic in others:
-            return f'{begin}, only on {topic}{how_to_hear(topic, others[topic])}'
+            return f'{begin}, only on {topic}{how_to_hear(topic, others[topic], camera)}'
     there = ', '.join(sorted(others)[:MAX_TOPICS])
-    hint = f'remap it (image:=TOPIC): images are on {there}' if there else 'is the camera started?'
+    hint = (
+        f'remap it ({image_name(camera)}:=TOPIC): images are on {there}'
+        if there
+        else 'is the camera started?'
+    )
     return f'{begin}: nobody publishes it; {hint}'
 
 
@@ -63,15 +69,19 @@ def lost_frames(best_effort: bool) -> str:
     )
 
 
-def how_to_hear(topic: str, kinds: set[str]) -> str:
+def how_to_hear(topic: str, kinds: set[str], camera: str = '') -> str:
     """Say which parameter makes the node hear a topic; empty where none does."""
+    image = image_name(camera)
     if 'sensor_msgs/msg/Image' in kinds:
-        return f': set node.image_transport to raw and remap image to {topic}'
+        return f': set node.image_transport to raw and remap {image} to {topic}'
     if 'sensor_msgs/msg/CompressedImage' in kinds:
-        remap = f' and remap image to {topic.removesuffix(COMPRESSED)}'
+        compress = 'set node.image_transport to compressed'
+        if camera:
+            compress = f'put {camera} into node.compressed_cameras'
+        remap = f' and remap {image} to {topic.removesuffix(COMPRESSED)}'
         if not topic.endswith(COMPRESSED):
-            return f'; rename it to {topic}{COMPRESSED} and set node.image_transport to compressed'
-        return f': set node.image_transport to compressed{remap}'
+            return f'; rename it to {topic}{COMPRESSED} and {compress}'
+        return f': {compress}{remap}'
     return ', which are no images'
 
 

@@ -7,12 +7,13 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from llmseg_ros.subclasses.llm import MAX_AT_ONCE, BudgetSpent, LlmError, NoAnswer
 
+K = TypeVar('K', bound=Hashable)
 T = TypeVar('T')
 
 FIRST_PAUSE = 2.0  # seconds after a failure; doubled with every further one
@@ -35,7 +36,7 @@ class AskingStatus:
     problem: str = ''
 
 
-class BackgroundAsker(Generic[T]):
+class BackgroundAsker(Generic[K, T]):
     """Ask for names on threads of its own, 4 at a time, one at a time while the server fails.
 
     A name to which the model gives no answer is tried 3 times.
@@ -44,13 +45,13 @@ class BackgroundAsker(Generic[T]):
         ask: answers a name, however long that takes; raises LlmError where it can't for now.
     """
 
-    def __init__(self, ask: Callable[[str], T]) -> None:
+    def __init__(self, ask: Callable[[K], T]) -> None:
         self._ask = ask
         self._changed = threading.Condition()
-        self._queue: deque[str] = deque()
-        self._asking: set[str] = set()
-        self._on_answer: Callable[[str, T], None] | None = None
-        self._unanswered: Counter[str] = Counter()
+        self._queue: deque[K] = deque()
+        self._asking: set[K] = set()
+        self._on_answer: Callable[[K, T], None] | None = None
+        self._unanswered: Counter[K] = Counter()
         self._failures = 0
         self._resume_at = 0.0
         self._problem = ''
@@ -68,7 +69,7 @@ class BackgroundAsker(Generic[T]):
         with self._changed:
             return AskingStatus(len(self._queue) + len(self._asking), self._problem)
 
-    def want(self, names: Iterable[str], on_answer: Callable[[str, T], None]) -> None:
+    def want(self, names: Iterable[K], on_answer: Callable[[K, T], None]) -> None:
         """Ask for these names and no others; `on_answer` is called on the asking threads.
 
         A name being asked already isn't asked again, its answer goes to the new `on_answer`.
@@ -81,6 +82,14 @@ class BackgroundAsker(Generic[T]):
                 self._threads.append(thread)
                 thread.start()
             self._changed.notify_all()
+
+    def want_too(self, names: Iterable[K]) -> None:
+        """Ask for these names as well, after those that wait; `want` gives them up again."""
+        with self._changed:
+            if self._on_answer is None:
+                return
+            waiting = (*self._queue, *(name for name in names if name not in self._queue))
+            self.want(waiting, self._on_answer)
 
     def close(self) -> None:
         """Ask nothing more; what is under way ends on its own and is forgotten."""
@@ -99,12 +108,12 @@ class BackgroundAsker(Generic[T]):
                 self._put_back(name, error)
             except Exception:  # this name gets no answer, the others do
                 if not self._closed:
-                    logger.exception('asking for the subclasses of %a failed', name)
+                    logger.exception('asking for %a failed', name)
                 self._done(name)
             else:
                 self._deliver(name, answer)
 
-    def _next_name(self) -> str | None:
+    def _next_name(self) -> K | None:
         """Wait for a name to ask; None at the end."""
         with self._changed:
             while not self._closed:
@@ -117,7 +126,7 @@ class BackgroundAsker(Generic[T]):
                 self._changed.wait(wait if self._queue and wait > 0 else None)
             return None
 
-    def _deliver(self, name: str, answer: T) -> None:
+    def _deliver(self, name: K, answer: T) -> None:
         on_answer = self._done(name)
         if on_answer is not None:
             try:
@@ -125,7 +134,7 @@ class BackgroundAsker(Generic[T]):
             except Exception:  # of the caller's making: the asking goes on
                 logger.exception('the answer for %a could not be used', name)
 
-    def _done(self, name: str) -> Callable[[str, T], None] | None:
+    def _done(self, name: K) -> Callable[[K, T], None] | None:
         with self._changed:
             self._asking.discard(name)
             self._failures = 0
@@ -133,7 +142,7 @@ class BackgroundAsker(Generic[T]):
             self._changed.notify_all()
             return None if self._closed else self._on_answer
 
-    def _put_back(self, name: str, error: LlmError) -> None:
+    def _put_back(self, name: K, error: LlmError) -> None:
         with self._changed:
             self._asking.discard(name)
             self._unanswered[name] += isinstance(error, NoAnswer)
@@ -152,7 +161,7 @@ class BackgroundAsker(Generic[T]):
             self._problem = str(error)
             self._changed.notify_all()
 
-    def _stop(self, name: str, problem: str) -> None:
+    def _stop(self, name: K, problem: str) -> None:
         with self._changed:
             self._asking.discard(name)
             self._queue.clear()

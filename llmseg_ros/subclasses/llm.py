@@ -29,18 +29,25 @@ MAX_AT_ONCE = 4
 MAX_RETRIES = 2
 MAX_TOKENS = 1024  # ten names take 100; small models repeat themselves without end
 MIN_SECRET_LENGTH = 6  # a shorter key is none, and hiding it would tear up words
-SCHEMA = {
-    'type': 'object',
-    'properties': {'subclasses': {'type': 'array', 'items': {'type': 'string'}}},
-    'required': ['subclasses'],
-    'additionalProperties': False,
-}
+
+
+def response_format(listed: str) -> dict[str, Any]:
+    """Return the option that asks for JSON with one list of names, called as what it lists."""
+    schema = {
+        'type': 'object',
+        'properties': {listed: {'type': 'array', 'items': {'type': 'string'}}},
+        'required': [listed],
+        'additionalProperties': False,
+    }
+    return {
+        'type': 'json_schema',
+        'json_schema': {'name': listed, 'strict': True, 'schema': schema},
+    }
+
+
 # What not every server or model takes; one that is refused is left out from then on.
 OPTIONS: dict[str, Any] = {
-    'response_format': {
-        'type': 'json_schema',
-        'json_schema': {'name': 'subclasses', 'strict': True, 'schema': SCHEMA},
-    },
+    'response_format': response_format('subclasses'),
     'temperature': 0,
     'max_tokens': MAX_TOKENS,
 }
@@ -102,18 +109,22 @@ class LlmClient:
         self.requests = 0
         """Requests made so far, repeated ones included."""
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, prompt: str, listed: str = 'subclasses') -> str:
         """Return what the model answers, word for word.
 
         What is no answer (cut off, empty, withheld) is asked for once more, without a limit of
         its length.
+
+        Args:
+            prompt: the question.
+            listed: what the list of the answer is called, where the server takes a schema.
 
         Raises:
             NoAnswer: it gave none then either.
             LlmError: it can't be asked, after repeated tries where these make sense.
         """
         with self._at_once:
-            text, failure = self._answer(prompt)
+            text, failure = self._answer(prompt, listed)
         if failure is not None:  # raised out here: no secret of the original in its context
             raise failure
         return text
@@ -180,13 +191,13 @@ class LlmClient:
         with self._lock:
             self.requests += 1
 
-    def _answer(self, prompt: str) -> tuple[str, LlmError | None]:
-        completion, failure = self._complete(prompt)
+    def _answer(self, prompt: str, listed: str) -> tuple[str, LlmError | None]:
+        completion, failure = self._complete(prompt, listed)
         if failure is not None or self._is_answer(completion):
             return completion.text, failure
         problem = completion.problem
         if not completion.final:
-            completion, failure = self._complete(prompt, limited=False)
+            completion, failure = self._complete(prompt, listed, limited=False)
             problem = completion.problem or problem
             if failure is None and self._is_answer(completion):
                 for limit in LIMITS:  # this model needs more for the next classes too
@@ -196,14 +207,16 @@ class LlmClient:
             return '', failure
         return '', self._no_answer(problem, failure)
 
-    def _complete(self, prompt: str, limited: bool = True) -> tuple[Completion, LlmError | None]:
+    def _complete(
+        self, prompt: str, listed: str, limited: bool = True
+    ) -> tuple[Completion, LlmError | None]:
         """Return what the model made of a prompt, or why there is nothing."""
         if self.requests >= self._config.budget:
             return Completion(''), BudgetSpent(
                 f'the budget of {self._config.budget} language model requests is used up, '
                 'raise subclasses.budget or start again'
             )
-        body, failure = self._request(prompt, limited)
+        body, failure = self._request(prompt, listed, limited)
         if failure is not None:
             return Completion(''), failure
         completion = read_completion(self._without_secrets(body))
@@ -214,7 +227,7 @@ class LlmClient:
             )
         return completion, None
 
-    def _request(self, prompt: str, limited: bool) -> tuple[str, LlmError | None]:
+    def _request(self, prompt: str, listed: str, limited: bool) -> tuple[str, LlmError | None]:
         import openai
 
         completions = self._connect().chat.completions.with_raw_response
@@ -224,6 +237,8 @@ class LlmClient:
                 for name, value in self._options.items()
                 if limited or name not in LIMITS
             }
+            if 'response_format' in options:
+                options['response_format'] = response_format(listed)
             try:
                 response = completions.create(
                     model=self._config.model,

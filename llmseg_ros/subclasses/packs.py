@@ -1,10 +1,10 @@
-"""Packs: YAML files that give classes their subclasses, the curated ones and the user's own."""
+"""Packs: YAML files that give classes subclasses and contrasts, the curated and the user's own."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from llmseg_ros.files import shipped_path
 MAX_FILE_BYTES = 1_000_000
 MAX_SUBCLASSES = 100  # of one class
 MAX_ALIASES = 100
+MAX_CONTRASTS = 100
+PARTS = ('aliases', 'subclasses', 'contrasts', 'origin')  # of a class
 
 
 class PackError(ValueError):
@@ -24,7 +26,7 @@ class PackError(ValueError):
 
 @dataclass(frozen=True)
 class Pack:
-    """Subclasses by class.
+    """Subclasses and contrasts by class.
 
     Attributes:
         path: the file.
@@ -32,6 +34,7 @@ class Pack:
         classes: subclasses by class name as the file spells it, in the file's order.
         keys: class name as the file spells it, by the key of the name and of every alias.
         origins: where single lists are from, by class name, for those that say so.
+        contrasts: names beside the class or taken for it, by class name, for those that have some.
     """
 
     path: Path
@@ -39,11 +42,16 @@ class Pack:
     classes: Mapping[str, tuple[str, ...]]
     keys: Mapping[str, str]
     origins: Mapping[str, str]
+    contrasts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[str, ...] | None:
         """Return the subclasses of a class by its name or an alias, None where it isn't here."""
         spelt = self.keys.get(name_key(name))
         return None if spelt is None else self.classes[spelt]
+
+    def find_contrasts(self, name: str) -> tuple[str, ...] | None:
+        """Return the contrasts of a class by its name or an alias, None where it has no list."""
+        return self.contrasts.get(self.keys.get(name_key(name), ''))
 
 
 def load_pack(path: str | Path) -> Pack:
@@ -133,9 +141,10 @@ def _build_pack(path: Path, data: object) -> Pack:
     classes: dict[str, tuple[str, ...]] = {}
     keys: dict[str, str] = {}
     origins: dict[str, str] = {}
+    contrasts: dict[str, tuple[str, ...]] = {}
     for spelt, value in entries.items():
         name = _check_name(spelt, 'a class name')
-        entry = _check_mapping(value, f'class {name!a}', ('aliases', 'subclasses', 'origin'))
+        entry = _check_mapping(value, f'class {name!a}', PARTS)
         if 'origin' in entry:
             origins[name] = _check_text(entry['origin'], f'{name!a}, origin')
         aliases = _check_names(entry.get('aliases', []), f'{name!a}, aliases', MAX_ALIASES)
@@ -145,7 +154,10 @@ def _build_pack(path: Path, data: object) -> Pack:
         classes[name] = _check_names(
             entry.get('subclasses'), f'{name!a}, subclasses', MAX_SUBCLASSES
         )
-    return Pack(path, origin, classes, keys, origins)
+        if 'contrasts' in entry:
+            about = f'{name!a}, contrasts'
+            contrasts[name] = _check_names(entry['contrasts'], about, MAX_CONTRASTS)
+    return Pack(path, origin, classes, keys, origins, contrasts)
 
 
 def _check_mapping(value: object, what: str, allowed: tuple[str, ...]) -> dict[Any, Any]:

@@ -34,8 +34,17 @@ class Prompt:
         return f'{self.name}-{hashlib.sha256(self.template.encode()).hexdigest()[:12]}'
 
     def render(self, class_name: str, n: int) -> str:
-        """Put in the class name, as plain text, and the number of subclasses."""
+        """Put in the class name, as plain text, and the number of names to ask for."""
         return self.template.replace('{n}', str(n)).replace('{class}', class_name)
+
+
+def contrast_prompt() -> Prompt:
+    """Return P3, which asks for what is near a class or taken for it; the wording is ours.
+
+    The idea is that of the contrastive concepts of Wysoczanska et al., TMLR 2025.
+    """
+    path = shipped_path('config/subclasses/contrasts.txt')
+    return Prompt('contrasts', path.read_text(encoding='utf-8').strip())
 
 
 def load_prompt(name: str) -> Prompt:

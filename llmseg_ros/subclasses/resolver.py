@@ -1,4 +1,4 @@
-"""From a class name to its subclasses."""
+"""From a class name to its subclasses and its contrasts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from llmseg_ros.classes import name_key
 from llmseg_ros.config import SubclassesConfig
@@ -15,18 +15,29 @@ from llmseg_ros.subclasses.background import AskingStatus, BackgroundAsker
 from llmseg_ros.subclasses.llm import MAX_AT_ONCE, LlmClient, LlmError, llm_wanted
 from llmseg_ros.subclasses.packs import Pack, curated_packs, load_pack
 from llmseg_ros.subclasses.parse import parse_answer
-from llmseg_ros.subclasses.prompts import load_prompt
+from llmseg_ros.subclasses.prompts import contrast_prompt, load_prompt
 from llmseg_ros.subclasses.store import Answer, Question, Store, default_store_path
 
 Source = Literal['llm', 'store', 'pack', 'name', 'typed']
+Kind = Literal['subclasses', 'contrasts']
 
 ASK_AGAIN_SECONDS = 86_400.0  # after an answer without any name in it
 IMPORTED = 'imported from'
 
 
+class Wish(NamedTuple):
+    """What is to be known of a class: the names it stands for, or those it is no other than."""
+
+    name: str
+    kind: Kind = 'subclasses'
+
+    def __repr__(self) -> str:
+        return f'{self.name!r} ({self.kind})'
+
+
 @dataclass(frozen=True)
 class Subclasses:
-    """The subclasses of a class.
+    """The subclasses of a class, or its contrasts: what is near it or taken for it.
 
     Attributes:
         names: without the class name itself, which whoever uses them adds.
@@ -46,7 +57,7 @@ class Resolver:
 
     Args:
         config: of these sources.
-        known: by name, what was resolved elsewhere; it comes before all else.
+        known: by name or by wish, what was resolved elsewhere; it comes before all else.
 
     Raises:
         PackError: the user's file can't be used.
@@ -56,18 +67,22 @@ class Resolver:
     """
 
     def __init__(
-        self, config: SubclassesConfig | None = None, known: Mapping[str, Subclasses] | None = None
+        self,
+        config: SubclassesConfig | None = None,
+        known: Mapping[str, Subclasses] | Mapping[str | Wish, Subclasses] | None = None,
     ) -> None:
         self._config = config = config or SubclassesConfig()
-        self._known = {name_key(name): found for name, found in (known or {}).items()}
+        self._known = {as_wish(key): found for key, found in (known or {}).items()}
         self._packs: list[Pack] = [load_pack(config.file)] if config.file else []
         self._packs += curated_packs() if config.packs else ()
-        self._prompt = load_prompt(config.prompt)
+        self._prompts = {'subclasses': load_prompt(config.prompt), 'contrasts': contrast_prompt()}
         self._client = LlmClient(config) if llm_wanted(config) else None
         path = config.store or default_store_path()
         wanted = self._client or config.store or default_store_path().exists()
         self.store = Store(path) if wanted and config.store != 'off' else None
-        self._asker = BackgroundAsker(self.ask)
+        self._asker: BackgroundAsker[Wish, Subclasses] = BackgroundAsker(
+            lambda wish: self.ask(wish.name, kind=wish.kind)
+        )
         self._asked: set[Question] = set()
 
     @property
@@ -87,17 +102,17 @@ class Resolver:
 
     def know(self, name: str, found: Subclasses) -> None:
         """Take these for the subclasses of a class from now on, before all else."""
-        self._known = {**self._known, name_key(name): found}
+        self._known = {**self._known, as_wish(name): found}
 
-    def resolve(self, name: str) -> Subclasses:
-        """Return the subclasses known now, without waiting for the network."""
-        if (found := self._known.get(name_key(name))) is not None:
+    def resolve(self, name: str, kind: Kind = 'subclasses') -> Subclasses:
+        """Return the subclasses or contrasts known now, without waiting for the network."""
+        if (found := self._known.get(as_wish(Wish(name, kind)))) is not None:
             return found
         for pack in self._packs:
-            names = pack.find(name)
+            names = in_pack(pack, name, kind)
             if names is not None:
                 return Subclasses(names, 'pack')
-        return self.answered(name) or Subclasses((), 'name')
+        return self.answered(name, kind) or Subclasses((), 'name')
 
     def aliases(self, name: str) -> tuple[str, ...]:
         """Return the other names that the first file with the class has for it."""
@@ -107,6 +122,10 @@ class Resolver:
                 own = pack.keys[key]
                 return tuple(other for other, of in pack.keys.items() if of == own and other != key)
         return ()
+
+    def standing_for(self, name: str) -> tuple[str, ...]:
+        """Return the names that stand for a class: its own, its other names, its subclasses."""
+        return (name, *self.aliases(name), *self.resolve(name).names)
 
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
@@ -131,28 +150,47 @@ class Resolver:
         self,
         names: Iterable[str],
         on_ready: Callable[[str, Subclasses], None] | None = None,
+        kinds: Sequence[Kind] = ('subclasses',),
     ) -> dict[str, Subclasses]:
-        """Return what is known now of every name; ask the language model for the rest.
+        """Return the subclasses known now of every name; ask the language model for the rest.
 
         Args:
             names: the class list in force; what an earlier list still waits for is given up.
             on_ready: called on another thread with every answer that arrives later; `resolve`
                 gives it from then on. Without it nothing is asked.
+            kinds: to ask for, the most wanted first.
         """
-        known = {name: self.resolve(name) for name in names}
+        names = list(names)
         if on_ready is not None and self._client is not None:
-            self._asker.want(self.missing(known), on_ready)
-        return known
+            ready = on_ready
+            self._asker.want(
+                self.missing(names, kinds), lambda wish, found: ready(wish.name, found)
+            )
+        return {name: self.resolve(name) for name in names}
 
-    def missing(self, known: Mapping[str, Subclasses]) -> list[str]:
-        """Return the names, of those resolved, that a language model is worth asking for."""
-        return [name for name, found in known.items() if self._worth_asking(name, found)]
+    def resolve_too(
+        self, names: Iterable[str], kinds: Sequence[Kind] = ('subclasses',)
+    ) -> dict[str, Subclasses]:
+        """Return what is known now of names beside the class list; ask for the rest as well.
 
-    def ask_all(self, names: Sequence[str], on_answer: Callable[[], None]) -> None:
-        """Ask the language model for all names, several at a time, and wait for the answers.
+        They are asked for after those of the list, and given up with it; `resolve` gives what came.
+        """
+        names = list(names)
+        if self._client is not None:
+            self._asker.want_too(self.missing(names, kinds))
+        return {name: self.resolve(name) for name in names}
+
+    def missing(self, names: Iterable[str], kinds: Sequence[Kind] = ('subclasses',)) -> list[Wish]:
+        """Return what a language model is worth asking for, of names that may be resolved."""
+        wishes = [Wish(name, kind) for name in names for kind in kinds]
+        wishes.sort(key=lambda wish: kinds.index(wish.kind))
+        return [wish for wish in wishes if self._worth_asking(wish)]
+
+    def ask_all(self, wishes: Sequence[Wish], on_answer: Callable[[], None]) -> None:
+        """Ask the language model for all of these, several at a time, and wait for the answers.
 
         Args:
-            names: what is missing.
+            wishes: what is missing.
             on_answer: called after each.
 
         Raises:
@@ -160,7 +198,9 @@ class Resolver:
         """
         pool = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix='subclasses')
         try:
-            for answer in as_completed([pool.submit(self.ask, name) for name in names]):
+            for answer in as_completed(
+                [pool.submit(self.ask, name, kind=kind) for name, kind in wishes]
+            ):
                 answer.result()
                 on_answer()
         except BaseException:
@@ -169,8 +209,8 @@ class Resolver:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def ask(self, name: str, refresh: bool = False) -> Subclasses:
-        """Return the language model's subclasses; waits until it has answered.
+    def ask(self, name: str, refresh: bool = False, kind: Kind = 'subclasses') -> Subclasses:
+        """Return the language model's subclasses or contrasts; waits until it has answered.
 
         It is asked once for a class, ever: by one process at a time, and only where the store has
         no answer yet or `refresh` asks for a new one.
@@ -182,7 +222,7 @@ class Resolver:
             raise LlmError(
                 'no language model is set: give a base URL, or put a key into OPENAI_API_KEY'
             )
-        question = self.question(name)
+        question = self.question(name, kind)
         asked_from = time.time()
         with self.store.claim(question, lambda: self._asker.closed):
             if self._asker.closed:
@@ -190,41 +230,44 @@ class Resolver:
             answer = self.store.find(question)
             outdated = answer is not None and refresh and answer.asked_at < asked_from
             if answer is None or outdated or not self._lasts(answer):
-                text = self._client.ask(self._prompt.render(name, self._config.n))
+                prompt = self._prompts[kind].render(name, self._config.n)
+                text = self._client.ask(prompt, listed=kind)
                 self.store.put(question, Answer(text, time.time()))
                 self._asked.add(question)
-        return self.answered(name) or Subclasses((), 'name')
+        return self.answered(name, kind) or Subclasses((), 'name')
 
-    def answered(self, name: str) -> Subclasses | None:
-        """Return what a language model has answered, None where it holds no subclass."""
-        question = self.question(name)
+    def answered(self, name: str, kind: Kind = 'subclasses') -> Subclasses | None:
+        """Return what a language model has answered, None where it holds no name."""
+        question = self.question(name, kind)
         answer = self.store.find(question) if self.store else None
         names = parse_answer(answer.text, self._config.n) if answer else ()
         if answer is None or not names:
             return None
         return Subclasses(names, 'llm' if question in self._asked else 'store', answer.asked_at)
 
-    def said(self, name: str) -> str:
+    def said(self, name: str, kind: Kind = 'subclasses') -> str:
         """Return the kept answer of the language model word for word; empty where there is none."""
-        answer = self.store.find(self.question(name)) if self.store else None
+        answer = self.store.find(self.question(name, kind)) if self.store else None
         return answer.text if answer else ''
 
-    def origin(self, name: str, found: Subclasses) -> str:
-        """Say where the subclasses of a class are from: a file, or a model with prompt and day."""
+    def origin(self, name: str, found: Subclasses, kind: Kind = 'subclasses') -> str:
+        """Say where the names for a class are from: a file, or a model with prompt and day."""
         if found.source == 'pack':
-            pack = next(pack for pack in self._packs if pack.find(name) is not None)
+            pack = next(pack for pack in self._packs if in_pack(pack, name, kind) is not None)
             own = pack.origins.get(pack.keys[name_key(name)], '') or pack.origin
             return f'{pack.path.name}{f": {own}" if own else ""}'
         if found.asked_at is None:
             return ''
         day = time.strftime('%Y-%m-%d', time.localtime(found.asked_at))
-        if imported := imported_origin(self.said(name)):
+        if imported := imported_origin(self.said(name, kind)):
             return f'{imported}, imported {day}'
-        return f'language model {self._config.model}, prompt {self._config.prompt}, {day}'
+        prompt = self._config.prompt if kind == 'subclasses' else kind
+        return f'language model {self._config.model}, prompt {prompt}, {day}'
 
-    def question(self, name: str) -> Question:
+    def question(self, name: str, kind: Kind = 'subclasses') -> Question:
         """Return what the answer for a class is kept under."""
-        return Question(name_key(name), self._prompt.key, self._config.n, self._config.model)
+        prompt = self._prompts[kind]
+        return Question(name_key(name), prompt.key, self._config.n, self._config.model)
 
     def close(self) -> None:
         """Give up what is being asked, and close the store."""
@@ -234,16 +277,27 @@ class Resolver:
         if self.store is not None:
             self.store.close()
 
-    def _worth_asking(self, name: str, found: Subclasses) -> bool:
-        if found.source != 'name':
+    def _worth_asking(self, wish: Wish) -> bool:
+        if self.resolve(*wish).source != 'name':
             return False
-        answer = self.store.find(self.question(name)) if self.store else None
+        answer = self.store.find(self.question(*wish)) if self.store else None
         return answer is None or not self._lasts(answer)
 
     def _lasts(self, answer: Answer) -> bool:
         """Tell whether an answer needn't be asked again: it has names, or is new."""
         usable = bool(parse_answer(answer.text, self._config.n))
         return usable or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
+
+
+def as_wish(key: str | Wish) -> Wish:
+    """Return a key under which case and blanks of the name make no difference."""
+    wish = key if isinstance(key, Wish) else Wish(key)
+    return wish._replace(name=name_key(wish.name))
+
+
+def in_pack(pack: Pack, name: str, kind: Kind) -> tuple[str, ...] | None:
+    """Return what a pack has for a class, None where it has no such list."""
+    return pack.find(name) if kind == 'subclasses' else pack.find_contrasts(name)
 
 
 def imported_answer(names: Iterable[str], origin: str) -> str:

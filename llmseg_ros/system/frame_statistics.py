@@ -16,8 +16,13 @@ SHORTEST_S = 1.0  # the same at the beginning
 class FrameStatistics:
     """Counts of frames, and the times of the last ones; safe across threads.
 
+    Args:
+        total: where everything is counted as well, of several cameras together.
+
     Attributes:
         received: frames that came in.
+        dropped: that gave way to a newer one, or were waiting when the work stopped.
+        above_rate: not worked on, since the rate asked for is lower.
         unwanted: not worked on, since nobody subscribed to a result.
         rejected: that could not be used.
         failed: lost to an error in the segmentation.
@@ -26,14 +31,17 @@ class FrameStatistics:
         without_depth: that could not, though somebody wanted them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: FrameStatistics | None = None) -> None:
         self.received = 0
+        self.dropped = 0
+        self.above_rate = 0
         self.unwanted = 0
         self.rejected = 0
         self.failed = 0
         self.published = 0
         self.clouds = 0
         self.without_depth = 0
+        self._total = total
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._first: float | None = None
@@ -44,14 +52,16 @@ class FrameStatistics:
         """Count a frame under one of the attributes."""
         with self._lock:
             setattr(self, what, getattr(self, what) + 1)
-            self._last[what] = time.monotonic()
+            self._last[what] = now = time.monotonic()
+            if what == 'published':
+                self._finished.append(now)
+                self._first = now if self._first is None else self._first
+        if self._total is not None:
+            self._total.count(what)
 
     def add_result(self, timings_ms: Mapping[str, float]) -> None:
         """Count a published result with its times by stage."""
         self.count('published')
-        with self._lock:
-            self._finished.append(time.monotonic())
-            self._first = self._finished[-1] if self._first is None else self._first
         self.add_times(timings_ms)
 
     def add_times(self, timings_ms: Mapping[str, float]) -> None:
@@ -59,6 +69,8 @@ class FrameStatistics:
         with self._lock:
             for stage, duration in timings_ms.items():
                 self._timings_ms.setdefault(stage, deque(maxlen=WINDOW)).append(duration)
+        if self._total is not None:
+            self._total.add_times(timings_ms)
 
     def since(self, what: str) -> float:
         """Return the seconds since a frame was last counted so; infinite where none was."""
@@ -86,3 +98,5 @@ class FrameStatistics:
         """Empty the windows, as after a jump of the clock."""
         with self._lock:
             self._timings_ms.clear()
+        if self._total is not None:
+            self._total.forget_times()

@@ -1,9 +1,9 @@
-"""A thread that always works on the newest item."""
+"""A thread that always works on the newest item of each source."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
@@ -12,22 +12,30 @@ T = TypeVar('T')
 class Worker(Generic[T]):
     """Run a function on the newest item given, in a thread of its own.
 
-    One item waits at most: a newer one takes its place, and the older is dropped and counted.
+    One item of a source waits at most: a newer one takes its place, and the older is dropped and
+    counted. Sources whose items wait have their turn one after the other.
 
     Args:
         process: called with each item taken; must not raise.
         name: of the thread.
+        on_dropped: called with each item dropped, at once; must not raise, or call the worker.
 
     Attributes:
         dropped: items that gave way to a newer one, or were waiting when the work stopped.
     """
 
-    def __init__(self, process: Callable[[T], None], name: str) -> None:
+    def __init__(
+        self,
+        process: Callable[[T], None],
+        name: str,
+        on_dropped: Callable[[T], None] = lambda _: None,
+    ) -> None:
         self.dropped = 0
         self._process = process
         self._name = name
+        self._on_dropped = on_dropped
         self._changed = threading.Condition()
-        self._item: T | None = None
+        self._waiting: dict[Hashable, T] = {}  # by source, in the order of their turns
         self._busy = (
             0  # threads at work; two where one was stopped, not waited for, and another begun
         )
@@ -49,13 +57,28 @@ class Worker(Generic[T]):
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
-    def put(self, item: T) -> None:
-        """Hand over an item without waiting; once stopped, items are dropped."""
+    def put(self, item: T, source: Hashable = None, anew: bool = True) -> bool:
+        """Hand over an item without waiting; once stopped, items are dropped.
+
+        Args:
+            item: to work on.
+            source: it is of.
+            anew: whether it may wait where no other of its source does.
+
+        Returns:
+            False where it might not.
+        """
         with self._changed:
-            if not self._running or self._item is not None:
-                self.dropped += 1
-            self._item = item if self._running else None
+            if not self._running:
+                self._drop(item)
+                return True
+            if source in self._waiting:
+                self._drop(self._waiting[source])
+            elif not anew:
+                return False
+            self._waiting[source] = item  # in the turn of the one it takes the place of
             self._changed.notify_all()
+            return True
 
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing waits or is in work; False where something still does or is.
@@ -64,18 +87,22 @@ class Worker(Generic[T]):
             timeout_s: how long at most, None for as long as it takes.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: self._item is None and not self._busy, timeout_s)
+            return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
         """Drop what waits and end the thread; False where it is still at work after the wait."""
         with self._changed:
             self._running = False
-            self.dropped += self._item is not None
-            self._item = None
+            while self._waiting:
+                self._drop(self._waiting.popitem()[1])
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(timeout_s)
         return not self.alive
+
+    def _drop(self, item: T) -> None:
+        self.dropped += 1
+        self._on_dropped(item)
 
     def _run(self) -> None:
         def ended() -> bool:  # stopped, or started anew while the last item held this thread up
@@ -83,11 +110,11 @@ class Worker(Generic[T]):
 
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._item is not None or ended())
+                self._changed.wait_for(lambda: self._waiting or ended())
                 if ended():
                     return
-                item, self._item, self._busy = self._item, None, self._busy + 1
-            assert item is not None
+                item = self._waiting.pop(next(iter(self._waiting)))
+                self._busy += 1
             try:
                 self._process(item)
             finally:

@@ -207,6 +207,27 @@ def test_bags_that_can_not_be_used(
         read(tmp_path, changed(room_messages(), topic, change), world='map')
 
 
+@pytest.mark.parametrize('frame', ['nowhere', ''])
+def test_a_camera_that_hangs_on_nothing(tmp_path: Path, frame: str) -> None:
+    """Or every view would be put onto the origin, and the map would be of nothing."""
+    with pytest.raises(BagError, match=f"the frame '{frame}' of the image hangs on nothing in tf"):
+        read(tmp_path, in_frame(frame))
+
+
+def test_names_of_frames_as_in_ros1(tmp_path: Path) -> None:
+    frames, depth = read(tmp_path, in_frame('/camera'))
+    assert (len(frames), depth.world) == (4, 'map')
+    assert len({frame.pose.tobytes() for frame in frames}) == 4
+
+
+def in_frame(name: str) -> Any:
+    messages = room_messages()
+    for topic, _, message, _ in messages:
+        if topic in ('/camera/image', '/camera/depth'):
+            message.header.frame_id = name
+    return messages
+
+
 def test_no_poses(tmp_path: Path) -> None:
     with pytest.raises(BagError, match='the bag has no poses, neither on /tf nor as odometry'):
         read(tmp_path, room_messages(poses=''))

@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 
 from llmseg_ros.classes import name_key
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
-from llmseg_ros.encoders.imagenet_synsets import TABLE, closures
+from llmseg_ros.encoders.imagenet_synsets import PARTS_TABLE, TABLE, closures, parts
 
 WORDNET = Path('/usr/share/wordnet')  # of the Debian package wordnet-base
 SCRIPT = Path(__file__).resolve().parents[2] / 'scripts' / 'make_wordnet_table.py'
@@ -89,6 +89,22 @@ def test_names_in_the_table_are_keys():
 
 @pytest.mark.skipif(not WORDNET.exists(), reason='needs the Debian package wordnet-base')
 def test_the_script_makes_the_same_table(tmp_path):
-    made = tmp_path / 'synsets.tsv'
-    subprocess.run([sys.executable, SCRIPT, WORDNET, made], check=True)
-    assert made.read_bytes() == TABLE.read_bytes()
+    subprocess.run([sys.executable, SCRIPT, WORDNET, tmp_path], check=True)
+    for table in (TABLE, PARTS_TABLE):
+        assert (tmp_path / table.name).read_bytes() == table.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('name', 'some', 'none'),
+    [
+        ('car', {'wheel', 'windshield', 'bumper', 'car door', 'cylinder'}, 'road'),
+        ('Sports  Cars', {'wheel'}, 'road'),
+        ('cat', {'tail', 'paw', 'head'}, 'sofa'),
+        ('person', {'hand', 'face', 'head', 'hair', 'eye'}, 'hat'),
+        ('chair', {'leg', 'back', 'seat'}, 'table'),
+        ('flurb', set(), 'wheel'),
+    ],
+)
+def test_parts_are_those_of_the_kind_too(name, some, none):
+    assert some <= parts(name)
+    assert none not in parts(name)

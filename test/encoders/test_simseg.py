@@ -16,6 +16,8 @@ from llmseg_ros.encoders.simseg import MAX_TOKENS, SimSegEncoder, encode_patches
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.vit import image_tensor
 
+from ..helpers.products import check_products
+
 vision_transformer = pytest.importorskip('timm.models.vision_transformer')
 transformers = pytest.importorskip('transformers')
 
@@ -344,3 +346,10 @@ def test_onnxruntime_gives_what_torch_gives_at_any_size(published, photo, cache)
             )
         assert torch.equal(encoder.encode_text(['cat']), in_torch.encode_text(['cat']))
     assert len(list((cache / 'onnx').glob('*.onnx'))) == 1
+
+
+def test_patches_times_names_are_the_maps_of_classes(published, photo, monkeypatch):
+    pytest.importorskip('llmseg_ros.msg')
+    features = check_products(make_encoder(published), ['cat', 'dog'], photo, 'max', monkeypatch)
+    assert (features.rows, features.columns) == (3, 3)  # of an image squeezed into a square
+    assert (features.stride_y, features.stride_x) == (240 / 3, 400 / 3)

@@ -278,6 +278,14 @@ def test_clouds_that_are_none(change: dict[str, Any], reason: str) -> None:
         read_cloud(message)
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf, -0.1, 1.5])
+def test_confidence_that_is_none(value: float) -> None:
+    table = some_table()
+    table['confidence'].flat[-1] = value
+    with pytest.raises(GeometryError, match='confidence of the cloud is not within 0 and 1'):
+        read_cloud(cloud_message(table))
+
+
 def test_a_field_of_another_type_is_named() -> None:
     table = some_table().astype([(n, 'f8' if n == 'x' else k) for n, k in some_table().dtype.descr])
     with pytest.raises(GeometryError, match=r'the field x of the cloud is float64'):

@@ -24,6 +24,7 @@ from llmseg_ros.mapping.geometry import (
 from ..helpers.room import CAMERA, LENS, POSES, shoot
 
 RATIONAL = (0.4, -0.1, 0.0005, -0.0003, 0.02, 0.7, -0.05, 0.01)
+RATIONAL_MODEL = 'rational_polynomial'
 LENSES = pytest.mark.parametrize(
     'lens', [(), LENS, RATIONAL], ids=['none', 'plumb_bob', 'rational']
 )
@@ -48,6 +49,38 @@ def test_points_are_seen_by_their_pixels(lens: tuple[float, ...]) -> None:
     rows, columns = np.mgrid[:120, :160]
     assert np.abs(x - columns.ravel()).max() < 1e-2
     assert np.abs(y - rows.ravel()).max() < 1e-2
+
+
+def test_thin_prism_and_tilt() -> None:
+    """Drivers of some cameras always send the 14 numbers that OpenCV knows."""
+    depth = shoot(POSES[0]).depth
+    padded = camera_from_info(info(d=[*RATIONAL, *[0.0] * 6], distortion_model=RATIONAL_MODEL))
+    points = depth_to_points(depth, replace(CAMERA, distortion=RATIONAL))
+    np.testing.assert_allclose(depth_to_points(depth, padded), points, atol=1e-6)
+    bent = replace(CAMERA, distortion=(*RATIONAL, 0.002, -0.001, 0.001, 0.002, 0.01, -0.02))
+    pixels = project(depth_to_points(depth, bent).reshape(-1, 3), bent)
+    rows, columns = np.mgrid[:120, :160]
+    assert np.abs(pixels - np.stack([columns, rows], axis=-1).reshape(-1, 2)).max() < 1e-2
+
+
+def test_a_lens_holds_no_farther_than_it_bends_back() -> None:
+    """What OpenCV returns for the corners of this one is seen elsewhere: they have no points."""
+    camera = Camera(640, 480, 500, 500, 320, 240, (-0.45, 0.25, 0, 0, -0.08))
+    points = depth_to_points(np.ones((480, 640), np.float32), camera)
+    unknown = np.isnan(points).all(axis=2)
+    assert (np.isnan(points).any(axis=2) == unknown).all()
+    assert 0.004 < unknown.mean() < 0.008
+    assert unknown[0, 0]
+    rows, columns = np.nonzero(~unknown)
+    seen = project(points[rows, columns], camera)
+    assert np.abs(seen - np.stack([columns, rows], axis=1)).max() < 0.6
+
+
+@pytest.mark.parametrize('size', [20.0, 1e6, 1e300])
+def test_coefficients_of_no_lens(size: float) -> None:
+    camera = replace(CAMERA, distortion=(-size, size, size, 0, -size))
+    with pytest.raises(GeometryError, match=r'can not be undone for \d+ % of its pixels'):
+        depth_to_points(np.ones((120, 160), np.float32), camera)
 
 
 def test_unknown_depth() -> None:
@@ -116,7 +149,7 @@ def test_camera_info() -> None:
         ({'k': [np.nan] * 9}, 'not all finite'),
         ({'width': 0}, '0x120 pixels'),
         ({'d': [0.1] * 4, 'distortion_model': 'equidistant'}, "model 'equidistant' with 4"),
-        ({'d': [0.1] * 14, 'distortion_model': 'rational_polynomial'}, 'with 14 coefficients'),
+        ({'d': [0.1] * 13, 'distortion_model': 'rational_polynomial'}, 'with 13 coefficients'),
         ({'d': [np.nan] * 5}, 'not all finite'),
     ],
 )

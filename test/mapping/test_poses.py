@@ -57,6 +57,7 @@ def test_stamps_that_jump_back() -> None:
         ((0, 0, 0), (0, 0, 1, 1), r'length 1\.41'),
         ((0, 0, 0), (0, 0, 0, np.nan), 'not finite'),
         ((0, np.inf, 0), (0, 0, 0, 1), 'not finite'),
+        ((0, 0, 0), (0, 1e200, 0, 1), r'length 1e\+200'),
     ],
 )
 def test_what_is_no_pose(translation: tuple, quaternion: tuple, message: str) -> None:

@@ -16,6 +16,7 @@ from llmseg_ros.mapping.geometry import GeometryError
 from llmseg_ros.mapping.rgbd import frame_points
 from llmseg_ros.mapping.rgbd_folder import (
     RgbdError,
+    in_nanoseconds,
     is_rgbd_folder,
     open_rgbd_folder,
     read_rgbd_folder,
@@ -57,6 +58,29 @@ def test_poses_of_tum_by_number(room: Path) -> None:
     assert [frame.stamp for frame in frames] == [17_500_000_000, 18_000_000_000]
     for frame, pose in zip(frames, POSES, strict=True):
         np.testing.assert_allclose(frame.pose, pose, atol=1e-9)
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
+    """Poses are by line: 10 after 9 or the map is torn apart."""
+    room = write_room(tmp_path / 'room', [POSES[0]] * 12)
+    for path in sorted((*(room / 'color').iterdir(), *(room / 'depth').iterdir())):
+        path.rename(path.with_name(f'view_{int(path.stem)}{path.suffix}'))
+    (room / 'color' / '._view_0.png').write_bytes(b'left behind by an archiver')
+    found = open_rgbd_folder(room)
+    assert [files.color.stem for files in found.frames] == [f'view_{n}' for n in range(12)]
+    assert [files.depth.stem for files in found.frames] == [f'view_{n}' for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ('text', 'stamp'),
+    [
+        ('1305031102.175304', 1_305_031_102_175_304_000),
+        ('1.305031102e9', 1_305_031_102_000_000_000),
+        ('-0.5', -500_000_000),
+    ],
+)
+def test_stamps_are_not_rounded(text: str, stamp: int) -> None:
+    assert in_nanoseconds(text) == stamp
 
 
 def test_poses_of_tum_by_stamp(room: Path) -> None:
@@ -132,6 +156,7 @@ def as_tum(*lines: str) -> Callable[[Path], None]:
         (rewrite('intrinsics.json', lambda _: '[1]'), r'intrinsics\.json is no JSON object'),
         (rewrite('intrinsics.json', lambda t: t.replace('"fx"', '"f"')), 'json has no fx'),
         (with_key('fx', 0), 'focal lengths of the camera are 0 and 120: it is not calibrated'),
+        (rewrite('intrinsics.json', lambda t: t.replace('160', '1e400')), 'no JSON object of num'),
         (with_key('fx', 'wide'), r'intrinsics\.json is no JSON object of numbers'),
         (with_key('depth_scale', 0), 'depth_scale 0, expected units a metre'),
         (remove('trajectory.log'), r'has neither trajectory\.log nor trajectory\.txt'),
@@ -159,6 +184,8 @@ def as_tum(*lines: str) -> Callable[[Path], None]:
         (as_tum('1 0 0 0 0 0 0 1', '2 0 0 0 0 0 0 0'), 'line 2: the quaternion of a pose has'),
         (as_tum('1 0 0 nan 0 0 0 1'), 'line 1: a pose has numbers that are not finite'),
         (as_tum('now 0 0 0 0 0 0 1'), 'line 1: what is there is no number'),
+        (as_tum('1e300 0 0 0 0 0 0 1'), 'line 1: the stamp is no time in seconds'),
+        (as_tum('inf 0 0 0 0 0 0 1'), 'line 1: what is there is no number'),
     ],
 )
 def test_broken_folders(room: Path, spoil: Callable[[Path], None], message: str) -> None:

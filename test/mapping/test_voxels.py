@@ -144,6 +144,16 @@ def test_a_pose_that_jumps_is_refused() -> None:
         voxels.add(*view((0, 0, 1, 1, 1)), away)
 
 
+@pytest.mark.parametrize('metres', [1e18, -1e300])
+def test_a_first_pose_out_of_this_world_is_refused(metres: float) -> None:
+    voxels = VoxelMap(voxel_m=0.05)
+    away = EYE.copy()
+    away[1, 3] = metres
+    with pytest.raises(GeometryError, match=r'm from the origin, too far for voxels of 0\.05 m'):
+        voxels.add(*view((0, 0, 1, 1, 1)), away)
+    assert (len(voxels), voxels.views) == (0, 0)
+
+
 def test_the_regions_seen_longest_ago_are_forgotten() -> None:
     voxels = VoxelMap(voxel_m=1.0, limit=10)
     for step in range(6):

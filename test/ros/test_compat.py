@@ -11,6 +11,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
 from llmseg_ros.msg import ClassList
+from llmseg_ros.srv import DescribeNames
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
@@ -39,6 +40,8 @@ def test_parameters_and_class_lists_reach_the_node(
     assert set_parameter(peer, 'classes', ['cat', 'cat', 'cup']).successful
     seg.wait_for_log('class list kept for configuring: cat, cup')
     assert classes_of(peer) == ['cat', 'cup']  # cleaned by the callback that comes after
+    answer = peer.call(DescribeNames, '/old/describe', DescribeNames.Request(names=['cat']))
+    assert 'the node is not configured' in answer.message
     refused = set_parameter(peer, 'background.threshold', 7.0)
     assert not refused.successful
     assert 'background.threshold' in refused.reason

@@ -23,6 +23,9 @@ from llmseg_ros.ros.diagnostics import (
     judge,
 )
 
+FINE = Health('active', active_s=60)
+QUIET = Health('active', active_s=60, silent_s=5)
+
 
 @pytest.mark.parametrize(
     ('health', 'level', 'message'),
@@ -61,6 +64,13 @@ from llmseg_ros.ros.diagnostics import (
             'no subclasses from the language model: timeout',
         ),
         (Health('inactive', failed_s=1, silent_s=99), OK, 'inactive'),
+        (Health('active', cameras={'a': FINE, 'b': FINE}), OK, 'segmenting'),
+        (Health('active', cameras={'a': FINE, 'b': QUIET}), WARN, 'b: no frame for 5 s'),
+        (
+            Health('active', cameras={'a': QUIET, 'b': QUIET}),
+            STALE,
+            'a: no frame for 5 s; b: no frame for 5 s',
+        ),
     ],
 )
 def test_judge(health: Health, level: bytes, message: str) -> None:

@@ -20,11 +20,12 @@ pytest.importorskip('llmseg_ros.msg')
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument
+from launch.utilities import perform_substitutions
 from launch_ros.utilities import evaluate_parameters
 
 from llmseg_ros.files import shipped_path
 
-FILES = ('seg.launch.py', 'replay.launch.py', 'two_cameras.launch.py', 'semantic_map.launch.py')
+FILES = ('seg.launch.py', 'replay.launch.py', 'cameras.launch.py', 'semantic_map.launch.py')
 
 
 def load(name: str) -> ModuleType:
@@ -61,7 +62,7 @@ def test_every_argument_is_described(name: str) -> None:
         ),
         ('semantic_map.launch.py', 'config seg odometry frame file namespace log_level'),
         ('replay.launch.py', 'bag rate clock classes config'),
-        ('two_cameras.launch.py', 'left_image right_image config'),
+        ('cameras.launch.py', 'cameras image config depth namespace rviz'),
     ],
 )
 def test_the_arguments_are_there(name: str, expected: str) -> None:
@@ -127,9 +128,69 @@ def test_rviz_is_looked_for_before_the_node_is_started() -> None:
         assert len(make(rviz='true')) == 2
 
 
-def test_of_two_cameras_what_would_have_no_effect_is_not_listed() -> None:
-    assert not {'image', 'namespace'} & set(arguments('two_cameras.launch.py'))
+def test_what_would_have_no_effect_is_not_listed() -> None:
     assert 'use_sim_time' not in arguments('replay.launch.py')
+
+
+def test_several_cameras_are_one_node_with_a_topic_for_each() -> None:
+    seg, rviz = make(
+        cameras='front, rear', image='/front/image_raw, /back/image/compressed', namespace='robot'
+    )
+    parameters = given_parameters(seg)
+    assert list(parameters['node.cameras']) == ['front', 'rear']
+    assert list(parameters['node.compressed_cameras']) == ['rear']
+    assert remappings(seg) == {
+        '~/front/image': '/front/image_raw',
+        '~/rear/image': '/back/image',
+    }
+    shown = remappings(rviz)
+    assert (shown['/image'], shown['/seg/labels'], shown['/seg/label_map']) == (
+        '/front/image_raw',
+        '/robot/seg/front/labels',
+        '/robot/seg/label_map',
+    )
+
+
+def test_one_topic_with_the_name_in_it_is_of_every_camera() -> None:
+    defaults = {a.name: a.default_value[0].text for a in arguments_of_cameras()}
+    seg, _ = make(**defaults)
+    assert remappings(seg) == {
+        '~/front/image': '/front/image_raw',
+        '~/rear/image': '/rear/image_raw',
+    }
+    assert 'node.compressed_cameras' not in given_parameters(seg)
+
+
+def arguments_of_cameras() -> list[DeclareLaunchArgument]:
+    """Return what cameras.launch.py declares itself, before it includes the node's file."""
+    description: LaunchDescription = load('cameras.launch.py').generate_launch_description()
+    return [entity for entity in description.entities if hasattr(entity, 'default_value')]
+
+
+def remappings(node: Any) -> dict[str, str]:
+    """Return what a node's topics are remapped to."""
+    context = LaunchContext()
+    return {
+        perform_substitutions(context, list(one)): perform_substitutions(context, list(other))
+        for one, other in node._Node__remappings
+    }
+
+
+@pytest.mark.parametrize(
+    ('cameras', 'image', 'sentence'),
+    [
+        ('front, rear', '/front/image', "image is '/front/image' for 2 cameras: give a topic for"),
+        ('front', '/a, /b', 'for 1 cameras: give a topic for each, separated by commas'),
+        ('', '/{camera}/image', 'and cameras has no names for it'),
+        ('a, a', '/{camera}/image', "cameras is 'a, a': give each camera a name of its own"),
+        ('a,', '/{camera}/image', "cameras is 'a,': give each camera a name of its own"),
+    ],
+)
+def test_topics_that_do_not_fit_the_cameras_are_refused(
+    cameras: str, image: str, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence.replace('{', r'\{')):
+        make(cameras=cameras, image=image)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.pipeline import FramePipeline, TakenFrame
@@ -86,15 +88,23 @@ def node(context: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     node.destroy_node()
 
 
+def make(
+    node: Any, segmenter: FaultySegmenter, overlap: str = 'auto'
+) -> tuple[FramePipeline, CameraStream]:
+    """Make a pipeline for one camera, which wants every frame."""
+    config = NodeConfig(lazy=False, overlap=overlap)
+    camera = CameraStream(node, config, FrameStatistics())
+    return FramePipeline(node, segmenter, config, [camera]), camera
+
+
 def run(node: Any, segmenter: FaultySegmenter, *messages: Image) -> FrameStatistics:
     """Work on messages one by one, in the test's own thread."""
-    statistics = FrameStatistics()
-    pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False), statistics)
+    pipeline, camera = make(node, segmenter)
     for message in messages:
-        pipeline.take(message)
-        pipeline._at_its_own_cost(pipeline._find, TakenFrame(message, None))
-    pipeline.destroy()
-    return statistics
+        pipeline.take(camera, message)
+        pipeline._at_its_own_cost(pipeline._find, TakenFrame(camera, message, None))
+    camera.destroy()
+    return camera.statistics
 
 
 def frame(stamp: float = 1.0) -> Image:
@@ -205,16 +215,29 @@ class HeldSegmenter(FaultySegmenter):
             self.changed.notify_all()
 
 
+class Held(NamedTuple):
+    segmenter: HeldSegmenter
+    pipeline: FramePipeline
+    camera: CameraStream
+
+    @property
+    def statistics(self) -> FrameStatistics:
+        return self.camera.statistics
+
+    def take(self, message: Image) -> None:
+        self.pipeline.take(self.camera, message)
+
+
 @pytest.fixture
-def held(node: Any) -> Iterator[tuple[HeldSegmenter, FramePipeline, FrameStatistics]]:
-    segmenter, statistics = HeldSegmenter(), FrameStatistics()
-    pipeline = FramePipeline(node, segmenter, NodeConfig(lazy=False, overlap='on'), statistics)
+def held(node: Any) -> Iterator[Held]:
+    segmenter = HeldSegmenter()
+    pipeline, camera = make(node, segmenter, overlap='on')
     pipeline.start()
-    yield segmenter, pipeline, statistics
+    yield Held(segmenter, pipeline, camera)
     for part in ('find', 'finish'):
         segmenter.let(part)
     assert pipeline.stop(10)
-    pipeline.destroy()
+    camera.destroy()
 
 
 def numbered(number: int) -> Image:
@@ -223,53 +246,53 @@ def numbered(number: int) -> Image:
     return message
 
 
-def bring_two_into_work(segmenter: Any, pipeline: FramePipeline) -> None:
+def bring_two_into_work(held: Held) -> None:
     """Leave frame 1 held in its second part, and frame 2 waiting for that after its first."""
-    segmenter.let('find')
-    pipeline.take(numbered(1))
-    segmenter.wait_for('finish', 1)
-    pipeline.take(numbered(2))
-    segmenter.wait_for('find', 2)
+    held.segmenter.let('find')
+    held.take(numbered(1))
+    held.segmenter.wait_for('finish', 1)
+    held.take(numbered(2))
+    held.segmenter.wait_for('find', 2)
 
 
-def test_a_frame_is_begun_while_the_one_before_is_refined(held: Any) -> None:
-    segmenter, pipeline, statistics = held
-    bring_two_into_work(segmenter, pipeline)
+def test_a_frame_is_begun_while_the_one_before_is_refined(held: Held) -> None:
+    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    bring_two_into_work(held)
     for number in (3, 4, 5):  # the first part waits with frame 2, so the newest of them is left
-        pipeline.take(numbered(number))
+        held.take(numbered(number))
     segmenter.let('finish')
     segmenter.wait_for('finish', 5)
     assert pipeline.stop(10)
     assert [number for part, number in segmenter.events if part == 'finish'] == [1, 2, 5]
-    assert (statistics.published, pipeline.dropped, statistics.failed) == (3, 2, 0)
+    assert (statistics.published, statistics.dropped, statistics.failed) == (3, 2, 0)
     assert statistics.percentiles_ms()['wait'][1] > 0
 
 
-def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held: Any) -> None:
-    segmenter, pipeline, statistics = held
-    bring_two_into_work(segmenter, pipeline)
-    pipeline.take(numbered(3))
+def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held: Held) -> None:
+    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    bring_two_into_work(held)
+    held.take(numbered(3))
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(pipeline.stop, 10)
-        while not pipeline.dropped:
+        while not statistics.dropped:
             time.sleep(0.01)
         segmenter.let('finish')
         assert stopping.result()
-    assert (statistics.published, pipeline.dropped, statistics.failed) == (2, 1, 0)
+    assert (statistics.published, statistics.dropped, statistics.failed) == (2, 1, 0)
     assert not pipeline.alive
 
 
-def test_a_stop_that_does_not_wait_leaves_every_frame_counted(held: Any) -> None:
-    segmenter, pipeline, statistics = held
-    bring_two_into_work(segmenter, pipeline)
+def test_a_stop_that_does_not_wait_leaves_every_frame_counted(held: Held) -> None:
+    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    bring_two_into_work(held)
     assert not pipeline.stop(0.05)
     segmenter.let('finish')
     assert pipeline.stop(10)
-    assert (statistics.published, pipeline.dropped) == (1, 1)
+    assert (statistics.published, statistics.dropped) == (1, 1)
 
 
-def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Any) -> None:
-    segmenter, pipeline, statistics = held
+def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Held) -> None:
+    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
     segmenter.finish_s = 0.2
     for part in ('find', 'finish'):
         segmenter.let(part)
@@ -277,7 +300,7 @@ def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Any) -> None:
     while time.monotonic() < begin + 1.2:
         message = numbered(1)
         message.header.stamp = pipeline._node.get_clock().now().to_msg()
-        pipeline.take(message)
+        held.take(message)
         time.sleep(0.01)
     assert statistics.published >= 4  # the second part is never without work for long
     # refined at once, in 0.2 s: taken as soon as possible it would have waited 0.2 s more
@@ -312,12 +335,63 @@ def test_where_frames_are_in_turns_one_thread_does_everything(
             used.add(threading.current_thread().name)
             return super().finish(found)
 
-    config = NodeConfig(lazy=False, overlap=overlap)
-    pipeline = FramePipeline(node, Noting(), config, FrameStatistics())
+    pipeline, camera = make(node, Noting(), overlap)
     pipeline.start()
-    pipeline.take(frame())
+    pipeline.take(camera, frame())
     while not used:
         time.sleep(0.01)
     assert pipeline.stop(10)
-    pipeline.destroy()
+    camera.destroy()
     assert used == {'find' if in_turns else 'finish'}
+
+
+def test_what_is_asked_once_and_frames_take_turns(node: Any) -> None:
+    """Never both at once, and one of each after one of the other while both wait."""
+    work: list[tuple[str, float, float]] = []
+
+    def take_a_while(what: str) -> None:
+        begun = time.monotonic()
+        time.sleep(0.02)
+        work.append((what, begun, time.monotonic()))
+
+    class SlowSegmenter(FaultySegmenter):
+        def find(self, rgb: Any, previous: Any) -> Any:
+            take_a_while('frame')
+            return super().find(rgb, previous)
+
+    pipeline, camera = make(node, SlowSegmenter())
+    ended = threading.Event()
+
+    def film() -> None:
+        while not ended.wait(0.002):
+            pipeline.take(camera, frame())
+
+    pipeline.start()
+    filming = threading.Thread(target=film)
+    filming.start()
+    while not work:
+        time.sleep(0.001)
+    for _ in range(9):
+        pipeline.between_frames(lambda: take_a_while('call'), 10.0)
+    ended.set()
+    filming.join()
+    assert pipeline.stop(10.0)
+    camera.destroy()
+    assert all(before[2] <= after[1] for before, after in itertools.pairwise(work))
+    kinds = ''.join(what[0] for what, _, _ in work)
+    assert kinds.count('c') == 9
+    assert 'cc' not in kinds
+    asked = kinds[kinds.index('c') : kinds.rindex('c')]
+    assert 'ff' not in asked  # nor does a call wait for a second frame
+
+
+def test_what_nobody_subscribes_to_is_not_computed(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(*arguments: Any) -> Any:
+        raise AssertionError('computed for nobody')
+
+    for name in ('labels_to_image', 'segmentation_to_masks', 'overlay', 'found_to_features'):
+        monkeypatch.setattr(f'llmseg_ros.ros.results.{name}', compute)
+    statistics = run(node, FaultySegmenter(), frame())
+    assert (statistics.published, statistics.failed) == (1, 0)

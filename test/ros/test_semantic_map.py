@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from llmseg_ros.msg import ClassInfo, LabelMap
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from plyfile import PlyData
-from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointCloud2
@@ -36,7 +38,7 @@ from llmseg_ros.segmentation import Segmentation
 
 from ..helpers.rgbd_bags import IN_BASE
 from ..helpers.room import BOXES, CAMERA, CHAIR, NAMES, POSES, TABLE, shoot
-from .test_points import Rig
+from .test_points import FRAME, Rig
 from .test_security import ONLY_SOMETIMES, allowed
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -62,7 +64,7 @@ def mapper(
         'map.file': folder / 'map.ply',
     }
     arguments = [part for name, value in options.items() for part in ('-p', f'{name}:={value}')]
-    remap = ('-r', 'points:=/seg/points', '-r', 'label_map:=/seg/label_map')
+    remap = ('-r', 'points:=/seg/points', '-r', 'label_map:=/room/label_map')
     process = seg_process(folder, *arguments, *remap, module='semantic_map')
     process.folder = folder
     process.wait_for_log('listening to /seg/points, poses from /odometry')
@@ -84,9 +86,13 @@ class Robot:
         self.odometry = peer.publisher(Odometry, '/odometry', QoSProfile(depth=100))
         self.points = peer.publisher(PointCloud2, '/seg/points')
         self.told = peer.collect(DiagnosticArray, '/diagnostics')
-        self.names = peer.publisher(LabelMap, '/seg/label_map', LATCHED)
+        self.names = peer.publisher(LabelMap, '/room/label_map', LATCHED)
         peer.spin_for(0.3)  # the node has yet to hear of who publishes, as Peer.call says
-        classes = [ClassInfo(id=n, name=name) for n, name in enumerate(NAMES, start=1)]
+        self.name(NAMES)
+
+    def name(self, names: Sequence[str]) -> None:
+        """Say what the labels from 1 on mean."""
+        classes = [ClassInfo(id=n, name=name) for n, name in enumerate(names, start=1)]
         self.names.publish(LabelMap(classes=classes))
 
     def count(self, what: str) -> int:
@@ -130,7 +136,7 @@ def room_cloud(stamp: float, pose: NDArray[np.float64]) -> PointCloud2:
     shot = shoot(pose)
     result = Segmentation(shot.labels, np.full(shot.labels.shape, 0.8, np.float32), (), 1, {})
     points = depth_to_points(shot.depth, CAMERA)
-    return points_to_cloud(points, shot.rgb, result, header(stamp, 'camera'))
+    return points_to_cloud(points, shot.rgb, result, header(stamp, FRAME))
 
 
 @pytest.fixture
@@ -267,6 +273,39 @@ def test_bad_poses_and_clouds_cost_themselves_alone(robot: Robot, peer: Any) -> 
     peer.spin_until(lambda: robot.count('clouds in the map') == before + 1)
 
 
+def test_labels_that_change_their_meaning_stay_out(robot: Robot, peer: Any) -> None:
+    """As when the segmentation node is started anew with other classes."""
+    rejected, before = robot.count('clouds rejected'), robot.count('clouds in the map')
+    robot.name(('wall', 'cup', 'chair'))
+    peer.spin_for(0.2)
+    robot.look_moving(420.0, POSES[0])
+    peer.spin_until(lambda: robot.count('clouds rejected') == rejected + 1)
+    assert "the label 2 was 'table' and is now 'cup'" in robot.say()['message']
+    robot.name(('Wall', 'table', 'chair', 'cup'))
+    peer.spin_for(0.2)
+    robot.look_moving(421.0, POSES[0])
+    peer.spin_until(lambda: robot.count('clouds in the map') == before + 1)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('map.farthest', -1.0, 'map.farthest out of range'),
+        ('map.pose_wait', float('nan'), 'map.pose_wait'),
+        ('map.camera_in_base', [0.0] * 5, 'expected x, y, z, roll, pitch and yaw'),
+        ('map.camera_in_base', [float('inf')] * 6, 'expected x, y, z, roll, pitch and yaw'),
+        ('map.voxel', 0.2, 'map.voxel'),
+    ],
+)
+def test_what_can_not_be_set_while_it_runs(
+    mapper: Any, peer: Any, name: str, value: Any, reason: str
+) -> None:
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    answer = peer.call(SetParameters, '/semantic_map/set_parameters', request).results[0]
+    assert not answer.successful
+    assert reason in answer.reason
+
+
 def test_the_policy_is_what_the_node_does(mapper: Any, stranger: Any) -> None:
     node = stranger.node
     mapper_name = ('semantic_map', '/')
@@ -281,7 +320,7 @@ def test_the_policy_is_what_the_node_does(mapper: Any, stranger: Any) -> None:
     sometimes = {*ONLY_SOMETIMES, '/tf', '/tf_static', '/semantic_map/objects'}
     for (kind, access), ask in kinds.items():
         does = {name for name, _ in ask(*mapper_name)}
-        remapped = {name.removeprefix('/seg') for name in does}
+        remapped = {name.removeprefix('/seg').removeprefix('/room') for name in does}
         assert allowed(kind, access, 'semantic_map') - sometimes == remapped - sometimes
 
 
@@ -313,4 +352,9 @@ def test_told_to_end_it_writes_the_map(mapper: Any) -> None:
     assert (code, seconds < 5) == (0, True)
     vertices = PlyData.read(Path(mapper.folder) / 'map.ply')['vertex']
     assert len(vertices) > 1000
+    listed = json.loads((Path(mapper.folder) / 'map_classes.json').read_text())
+    assert (listed['frame'], listed['voxel_m']) == ('odom', VOXEL)
+    names = {of['id']: of['name'] for of in listed['classes']}
+    assert {names[label] for label in (1, 2, 3)} == {'wall', 'table', 'chair'}
+    assert sum(of['voxels'] for of in listed['classes']) <= len(vertices)
     assert 'Traceback' not in mapper.log

@@ -155,3 +155,30 @@ def test_nothing_is_delivered_after_closing(make, until):
     gate.set()
     until(lambda: not any(thread.is_alive() for thread in asker._threads))
     assert answers == {}
+
+
+def test_what_is_wanted_too_waits_behind_the_list_and_goes_with_it(make, until):
+    gate, asked, answers = threading.Event(), [], {}
+
+    def ask(name):
+        asked.append(name)
+        gate.wait(10)
+        return name
+
+    asker = make(ask)
+    asker.want_too(['nobody takes the answer'])
+    asker.want([f'list {i}' for i in range(5)], answers.__setitem__)
+    until(lambda: len(asked) == 4)
+    asker.want_too(['list 4', 'beside 0', 'list 0', 'beside 1'])
+    assert asker.status.pending == 7  # none twice
+    gate.set()
+    until(lambda: len(answers) == 7)
+    assert sorted(asked[5:]) == ['beside 0', 'beside 1']
+    gate.clear()
+    asker.want([f'other {i}' for i in range(4)], answers.__setitem__)
+    until(lambda: len(asked) == 11)
+    asker.want_too(['given up'])
+    asker.want([], answers.__setitem__)
+    gate.set()
+    until(lambda: asker.status.pending == 0)
+    assert 'given up' not in answers

@@ -114,7 +114,10 @@ BOMB = (
         ('- a\n- b', 'the file is a list, expected'),
         ('origin: x', 'classes is missing'),
         ('classes: [cat]', 'classes is a list'),
-        ('classes: {cat: }', "class 'cat' is empty, expected aliases, subclasses and origin"),
+        (
+            'classes: {cat: }',
+            "class 'cat' is empty, expected aliases, subclasses, contrasts and origin",
+        ),
         ('classes: {cat: [tabby]}', "class 'cat' is a list"),
         ('classes: {cat: {}}', "'cat', subclasses: missing, expected a list of names"),
         ('classes: {cat: {subclasses: tabby}}', "'cat', subclasses: text, expected a list"),

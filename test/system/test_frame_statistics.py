@@ -32,3 +32,16 @@ def test_what_never_happened_is_infinitely_long_ago() -> None:
     assert statistics.since('rejected') == float('inf')
     statistics.count('rejected')
     assert statistics.since('rejected') < 5
+
+
+def test_what_is_counted_of_a_part_is_counted_of_the_whole() -> None:
+    total = FrameStatistics()
+    parts = [FrameStatistics(total), FrameStatistics(total)]
+    parts[0].count('received')
+    for part, total_ms in zip(parts, (10.0, 30.0), strict=True):
+        part.add_result({'total': total_ms})
+    assert (total.received, total.published, parts[0].published) == (1, 2, 1)
+    assert total.rate_hz() == pytest.approx(2 * parts[0].rate_hz(), rel=0.1)
+    assert total.percentiles_ms() == {'total': (20.0, 30.0)}
+    assert parts[1].percentiles_ms() == {'total': (30.0, 30.0)}
+    assert parts[1].since('received') == float('inf')

@@ -39,6 +39,82 @@ def test_the_older_of_two_waiting_items_is_dropped_and_counted() -> None:
     assert worker.dropped == 2
 
 
+def test_sources_have_their_turn_with_the_newest_of_each() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'test')
+    worker.start()
+    worker.put(0, 'busy')
+    assert gate.entered.acquire(timeout=10)  # 0 is in work
+    for source, item in (('busy', 1), ('busy', 2), ('rare', 10), ('busy', 3), ('other', 20)):
+        worker.put(item, source)
+    for item in (4, 5, 6):
+        gate.go.release()
+        assert gate.entered.acquire(timeout=10)  # the next is in work
+        worker.put(item, 'busy')
+    gate.go.release()
+    assert gate.entered.acquire(timeout=10)
+    gate.go.release()
+    assert worker.wait_idle(10)
+    assert worker.stop(10)
+    assert gate.done == [0, 3, 10, 20, 6]
+    assert worker.dropped == 4
+
+
+def test_frequent_sources_share_what_rare_ones_leave() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'test')
+    periods = {0: 1, 1: 1, 2: 5, 3: 30}  # items taken between two items of a source
+    worker.start()
+    worker.put(0, 0)
+    for turn in range(120):
+        assert gate.entered.acquire(timeout=10)
+        for source, period in periods.items():
+            if turn % period == 0:
+                worker.put(source, source)
+        gate.go.release()
+    assert gate.entered.acquire(timeout=10)
+    worker.stop(0)
+    gate.go.release()
+    assert worker.stop(10)
+    shares = [gate.done.count(source) for source in periods]
+    assert shares[2:] == [24, 4]  # every one that came
+    assert abs(shares[0] - shares[1]) <= 1
+    assert sum(shares) == 121
+
+
+def test_an_item_may_be_let_wait_only_in_the_place_of_another() -> None:
+    gate = Gate()
+    worker = Worker(gate, 'test')
+    worker.start()
+    worker.put(1)
+    assert gate.entered.acquire(timeout=10)
+    assert not worker.put(2, anew=False)
+    assert worker.put(3)
+    assert worker.put(4, anew=False)
+    for _ in range(2):
+        gate.go.release()
+    assert worker.wait_idle(10)
+    assert worker.stop(10)
+    assert gate.done == [1, 4]
+    assert worker.dropped == 1
+
+
+def test_what_is_dropped_is_handed_back() -> None:
+    gate, dropped = Gate(), []
+    worker = Worker(gate, 'test', dropped.append)
+    worker.start()
+    worker.put(1)
+    assert gate.entered.acquire(timeout=10)
+    for item in (2, 3):
+        worker.put(item)
+    worker.put(4, 'another source')
+    worker.stop(0)
+    gate.go.release()
+    assert worker.stop(10)
+    worker.put(5)
+    assert (dropped[0], sorted(dropped[1:])) == (2, [3, 4, 5])
+
+
 def test_what_waits_at_the_stop_is_dropped() -> None:
     gate = Gate()
     worker = Worker(gate, 'test')

@@ -178,6 +178,10 @@
       return [230 - 190 * p, 60 + 110 * p, 40 + 80 * p];
     }
     const grey = (0.3 * rgb[3 * i] + 0.59 * rgb[3 * i + 1] + 0.11 * rgb[3 * i + 2]) / 255;
+    if (data.plain[classes[i]]) {
+      const [pale, palest] = data.pale;
+      return Array(3).fill(pale + (palest - pale) * grey);
+    }
     return data.colours[classes[i]].map((value) => value * (0.55 + 0.45 * grey));
   }
 
