@@ -14,7 +14,6 @@ import numpy as np
 from llmseg_ros.srv import GetClasses
 from node_rig import Rig, rig, time_call, wait_until
 from numpy.typing import NDArray
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
@@ -81,7 +80,7 @@ def label_pictures(made: Rig, image: str, labels: str) -> list[NDArray[np.uint8]
     subscription = made.node.create_subscription(
         Image, labels, lambda m: received.setdefault(m.header.stamp.sec, m), 10
     )
-    publisher = made.node.create_publisher(Image, image, qos_profile_sensor_data)
+    publisher = made.node.create_publisher(Image, image, 5)
     found = []
     for number, picture in enumerate(PICTURES, 1):
         rgb = np.ascontiguousarray(getattr(data, picture)()[..., :3])

@@ -99,7 +99,7 @@ def find_candidates(
         candidates = select_candidates(scores_c, gate, held_c)
         if gate.name == 'share' and evidence_e is not None and vocabulary.contrasts is not None:
             candidates = beside_contrasts(
-                candidates, scores_c, evidence_e, vocabulary.contrasts, gate.share
+                candidates, scores_c, evidence_e, vocabulary.contrasts, gate, held_c
             )
         return scores_c, strong_enough(candidates, scores_c, vocabulary)
     background_e = vocabulary.gate_background_e
@@ -121,13 +121,14 @@ def beside_contrasts(
     scores_c: torch.Tensor,
     evidence_e: torch.Tensor,
     contrasts: Contrasts,
-    share: float,
+    gate: GateConfig,
+    held_c: torch.Tensor | None,
 ) -> Candidates:
     """Leave out the candidates that the image hardly shows, next to their contrasts."""
     if contrasts.membership_je is None:
         return candidates
     scores_j = evidence_scores(evidence_e, contrasts.membership_je)
-    return clear_of_contrasts(candidates, scores_c, scores_j, contrasts.of_cj, share)
+    return clear_of_contrasts(candidates, scores_c, scores_j, contrasts.of_cj, gate, held_c)
 
 
 def strong_enough(

@@ -265,7 +265,7 @@ class BackgroundConfig:
         'other names',
     )
     contrasts: bool = setting(
-        False,
+        True,
         'threshold, probability and names: what is near a class or taken for it, by the packs and '
         'the language model, competes with the classes and is background',
     )

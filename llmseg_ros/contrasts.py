@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmseg_ros.config import SegmenterConfig
-from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder, ListEncoder
+from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_CONTRASTS
-from llmseg_ros.subclasses.contrasts import filter_contrasts, spread_evenly
-from llmseg_ros.subclasses.quality import Filtered, folded
+from llmseg_ros.subclasses.contrasts import MOST_CONTRASTS, filter_contrasts, spread_evenly
+from llmseg_ros.subclasses.quality import Dropped, Filtered, folded
 from llmseg_ros.subclasses.resolver import Kind, Resolver, Subclasses
 
 if TYPE_CHECKING:
@@ -54,13 +54,23 @@ def check_contrasts(
         names: that stand for each of these, and for what else competes already.
         encode: names to rows, see `meaning_of`; without it only the spelling is looked at.
     """
-    listed = spread_evenly({name: one.names for name, one in found.items()})
-    results = filter_contrasts(listed, names)
-    answers = [name for name, one in found.items() if one.source in ('llm', 'store')]
-    if answers and encode is not None:
-        by_meaning = filter_contrasts({name: listed[name] for name in answers}, names, encode)
-        results.update(by_meaning)
-    return results
+    spelt = filter_contrasts({name: one.names for name, one in found.items()}, names)
+    listed = spread_evenly({name: one.kept for name, one in spelt.items()})
+    by_people = {name: () for name, one in found.items() if one.source not in ('llm', 'store')}
+    meant = filter_contrasts({**listed, **by_people}, names, encode)
+    return {
+        name: Filtered(
+            tuple(listed[name] if name in by_people else meant[name].kept),
+            (*spelt[name].dropped, *beyond(spelt[name].kept, listed[name]), *meant[name].dropped),
+        )
+        for name in found
+    }
+
+
+def beyond(names: Sequence[str], kept: Sequence[str]) -> list[Dropped]:
+    """Return the names that a long class list has no room for."""
+    reason = f'is beyond {MOST_CONTRASTS} contrasts of a class list'
+    return [Dropped(name, reason) for name in names if name not in kept]
 
 
 def contrast_names(contrasts: Iterable[Sequence[str]]) -> list[str]:
@@ -84,21 +94,17 @@ def describe_contrasts(
         by_words: whether they compete as words for background already.
 
     Returns:
-        None where there is none, or none that the encoder can tell.
+        None where there is none, or they compete as words alone.
     """
     import torch
 
-    knows_things = isinstance(encoder, EvidenceEncoder)
     names = contrast_names(contrasts)
-    if isinstance(encoder, ListEncoder) and names:
-        unknown = set(encoder.unknown_names(names))
-        names = [name for name in names if name not in unknown]
-    if not names or (by_words and not knows_things):
+    if not names or (by_words and not isinstance(encoder, EvidenceEncoder)):
         return None
     index = {folded(name): j for j, name in enumerate(names)}
     of_cj = torch.zeros(len(contrasts), len(names), dtype=torch.bool)
     for c, listed in enumerate(contrasts):
-        of_cj[c, [index[key] for name in listed if (key := folded(name)) in index]] = True
+        of_cj[c, [index[folded(name)] for name in listed]] = True
     of_cj = of_cj.to(encoder.device)
     if not isinstance(encoder, EvidenceEncoder):
         return Contrasts(of_cj, rows_jd=encoder.encode_text(names))

@@ -20,7 +20,12 @@ from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
 from llmseg_ros.method.fusion import taking_part
 from llmseg_ros.method.rivals import Things, relate_things
-from llmseg_ros.subclasses.quality import filter_subclasses, folded, meaning_of
+from llmseg_ros.subclasses.quality import (
+    filter_subclasses,
+    folded,
+    meaning_of,
+    membership_of,
+)
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
 
 if TYPE_CHECKING:
@@ -324,11 +329,9 @@ def without_harmful(
     names = {name: found.names for name, found in known.items()}
     if not wanted:
         return dict(names)
-    results = filter_subclasses(names)
-    answers = [name for name, found in known.items() if found.source in ('llm', 'store')]
-    if answers:
-        by_meaning = filter_subclasses(names, meaning_of(encoder))
-        results.update({name: by_meaning[name] for name in answers})
+    written = {name for name, found in known.items() if found.source not in ('llm', 'store')}
+    encode = meaning_of(encoder) if written < set(names) else None
+    results = filter_subclasses(names, encode, membership_of(encoder), written)
     return {name: result.kept for name, result in results.items()}
 
 

@@ -139,7 +139,7 @@ class BagDepth:
         types = (IMAGE_TYPE, COMPRESSED_TYPE)
         self._depth = StampedMessages(bag, connections_of(bag, topics.depth, types))
         self._stamps = sorted(self._depth.times)
-        self._infos = list(changed_infos(bag, topics.info))
+        self._infos = list(changed_infos(bag, topics))
         self._tree, self.bad_poses = frame_tree(bag, topics.odometry)
 
     def require_poses(self) -> None:
@@ -209,22 +209,22 @@ class BagDepth:
             raise BagError(f'the poses of the bag can not be used: {error}') from error
 
 
-def changed_infos(bag: Bag, topic: str) -> Iterator[tuple[int, Camera]]:
+def changed_infos(bag: Bag, topics: DepthTopics) -> Iterator[tuple[int, Camera]]:
     """Yield stamp and camera of each camera_info that differs from the one before.
 
     Raises:
         BagError: one is not calibrated, or of an unknown lens.
     """
     last = b''
-    for message in bag.messages(connections_of(bag, topic, (CAMERA_INFO_TYPE,))):
+    for message in bag.messages(connections_of(bag, topics.info, (CAMERA_INFO_TYPE,))):
         content = bytes(message.raw[AFTER_HEADER_STAMP:])
         if content == last:
             continue
         last = content
         try:
-            yield stamp_in(message), camera_from_info(bag.deserialize(message))
+            yield stamp_in(message), camera_from_info(bag.deserialize(message), topics.depth)
         except GeometryError as error:
-            raise BagError(f'a message of {topic} can not be used: {error}') from error
+            raise BagError(f'a message of {topics.info} can not be used: {error}') from error
 
 
 def read_rgbd_frames(

@@ -56,6 +56,10 @@ def live(
     node: Annotated[
         str, typer.Option(metavar='NAME', help='Of `ros`: the node, where several run.')
     ] = '',
+    camera: Annotated[
+        str,
+        typer.Option(metavar='NAME', help='Of `ros`: the camera, where the node has several.'),
+    ] = '',
     image: Annotated[
         str,
         typer.Option(metavar='TOPIC', help='Of a bag: the camera, needed where there are several.'),
@@ -75,7 +79,7 @@ def live(
     from llmseg_ros.live.server import bound_socket, new_token, serve
 
     with bound_socket(host, port) as bound:
-        session = open_session(source, classes, config, node, image)
+        session = open_session(source, classes, config, (node, camera), image)
         token = new_token(host)
 
         def announce() -> None:
@@ -86,7 +90,7 @@ def live(
 
 
 def open_session(
-    source: str | None, classes: str, config: Path | None, node: str, topic: str
+    source: str | None, classes: str, config: Path | None, node: tuple[str, str], topic: str
 ) -> Session:
     """Return the running node as a session, or a segmenter of ours on a source.
 
@@ -95,13 +99,13 @@ def open_session(
     """
     if topic and source in (None, 'ros'):
         raise typer.BadParameter('--image is for a bag')
-    if node and source not in (None, 'ros'):
-        raise typer.BadParameter('--node is for `ros`')
+    if any(node) and source not in (None, 'ros'):
+        raise typer.BadParameter(f'{"--node" if node[0] else "--camera"} is for `ros`')
     if source == 'ros':
         require_ros('`llmseg live ros`')
         if config is not None:
             raise CommandError('a running node has its own configuration: leave out --config')
-        session = running_node(node, ASKED_S)
+        session = running_node(*node, ASKED_S)
         if session is None:
             raise CommandError(
                 'no running node is found: start one with `ros2 launch llmseg_ros seg.launch.py`, '
@@ -110,16 +114,17 @@ def open_session(
         return with_classes(session, classes)
     if source is None and config is None and has_ros():
         with waiting('looking for a running node'):
-            session = running_node(node, LOOKED_S)
+            session = running_node(*node, LOOKED_S)
         if session is not None:
             return with_classes(session, classes)
-    if node:
-        raise CommandError(f'--node {printable(node)}: no running node is found')
+    if any(node):
+        name = printable('/'.join(filter(None, node)))
+        raise CommandError(f'{name}: no running node is found')
     frames = demo_photographs() if source is None else named_source(source, config, topic)
     return local_session(frames, classes, config, is_demo=source is None)
 
 
-def running_node(name: str, patience_s: float) -> NodeSession | None:
+def running_node(name: str, camera: str, patience_s: float) -> NodeSession | None:
     """Return the node that runs, None where there is none.
 
     Raises:
@@ -130,10 +135,12 @@ def running_node(name: str, patience_s: float) -> NodeSession | None:
     graph = Graph()
     found = running_nodes(graph, patience_s)
     wanted = f'/{name.strip("/")}' if name else ''
-    if len(found) == 1 and wanted in ('', found[0]):
-        return NodeSession(graph, found[0])
+    if len(found) == 1 and not wanted:
+        wanted = found[0]
     if wanted in found:
-        return NodeSession(graph, wanted)
+        session = NodeSession(graph, wanted)
+        session.look_at(camera)
+        return session
     graph.close()
     if found:
         raise CommandError(f'these nodes run: {", ".join(found)}; name one of them with --node')

@@ -41,7 +41,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         if of['pairs']:
             print(
                 f'views {apart} apart: {percent(of["agreement"])} % of {of["places"]} places have '
-                f'the same label in both, depth differs by {of["depth_difference_mm"]} mm'
+                f'the same label in both, {percent(of["class_agreement"])} % of those that are not '
+                f'background in both; depth differs by {of["depth_difference_mm"]} mm'
             )
     print_rejections(summary)
     if 'live' in summary:

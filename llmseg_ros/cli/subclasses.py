@@ -22,7 +22,7 @@ from llmseg_ros.cli.common import (
     resolve_config,
     waiting,
 )
-from llmseg_ros.cli.subclasses_check import check_on_images
+from llmseg_ros.cli.subclasses_check import check_on_images, refuse_wrong_use
 from llmseg_ros.files import replacing, write_json, writing
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def subclasses(
         raise typer.BadParameter(f'{what} is for subclasses, without --contrasts')
     if force and export is None:
         raise typer.BadParameter('--force is for --export')
-    check_use_of_check(cleaned, names or (), check, out)
+    if check or out:
+        refuse_wrong_use(names or (), check or (), out, contrasts or not cleaned)
     if export is not None and os.path.lexists(export) and not force:
         raise CommandError(f'{export} exists: name another file, or overwrite it with --force')
     whole = load_config(resolve_config(config))
@@ -185,22 +186,6 @@ def subclasses(
         write_json(json, [{**row, 'check': on_images.get(row['name'])} for row in rows])
     if failures:
         raise CommandError(failures[0])
-
-
-def check_use_of_check(
-    cleaned: Sequence[str], names: Sequence[str], check: Sequence[str] | None, out: Path | None
-) -> None:
-    """Raise BadParameter where --check and --out are given as they can't be used."""
-    from llmseg_ros.formats.image_files import is_image_name
-
-    if out is not None and not check:
-        raise typer.BadParameter('--out is for the pictures of --check')
-    if check and not cleaned:
-        raise typer.BadParameter('--check needs the names of classes')
-    if check and (files := [name for name in names if is_image_name(Path(name))]):
-        raise typer.BadParameter(
-            f'{files[0]} would be a class name: quote the pattern, as in --check "photos/*.jpg"'
-        )
 
 
 def split_names(given: str) -> list[str]:
@@ -271,7 +256,12 @@ def check_quality(
     found: dict[str, Subclasses], config: SegmenterConfig, wanted: bool
 ) -> dict[str, Filtered]:
     """Filter the subclasses by the configured encoder's text side, by spelling without it."""
-    from llmseg_ros.subclasses.quality import Filtered, filter_subclasses, meaning_of
+    from llmseg_ros.subclasses.quality import (
+        Filtered,
+        filter_subclasses,
+        meaning_of,
+        membership_of,
+    )
 
     lists = {name: item.names for name, item in found.items()}
     if not wanted:
@@ -279,7 +269,9 @@ def check_quality(
     if not any(lists.values()):
         return filter_subclasses(lists)
     encoder = load_encoder(config)
-    return filter_subclasses(lists, None if encoder is None else meaning_of(encoder))
+    if encoder is None:
+        return filter_subclasses(lists)
+    return filter_subclasses(lists, meaning_of(encoder), membership_of(encoder))
 
 
 def check_quality_of_contrasts(
@@ -390,6 +382,7 @@ def as_json(name: str, found: Subclasses, checked: Filtered) -> dict[str, Any]:
         'name': name,
         'kept': list(checked.kept),
         'dropped': [dataclasses.asdict(drop) for drop in checked.dropped],
+        'taken': list(checked.taken),
         'source': found.source,
         'asked_at': found.asked_at,
     }

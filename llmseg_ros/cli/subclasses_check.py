@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from llmseg_ros.cli.common import CommandError, note, print_table, track, waiting
 from llmseg_ros.cli.segment_images import find_images, read_image
 from llmseg_ros.files import prepare_folder
@@ -15,6 +17,29 @@ if TYPE_CHECKING:
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.evaluation.subclass_check import ClassCheck
     from llmseg_ros.subclasses.resolver import Subclasses
+
+
+def refuse_wrong_use(
+    names: Sequence[str], check: Sequence[str], out: Path | None, without_subclasses: bool
+) -> None:
+    """Raise BadParameter where --check and --out are given as they can't be used.
+
+    Args:
+        names: the arguments of the command.
+        check: images.
+        out: folder of the sheets.
+        without_subclasses: there are no classes, or it is their contrasts that are asked for.
+    """
+    from llmseg_ros.formats.image_files import is_image_name
+
+    if out is not None and not check:
+        raise typer.BadParameter('--out is for the pictures of --check')
+    if without_subclasses:
+        raise typer.BadParameter('--check is of the subclasses of classes: name some')
+    if files := [name for name in names if is_image_name(Path(name))]:
+        raise typer.BadParameter(
+            f'{files[0]} would be a class name: quote the pattern, as in --check "photos/*.jpg"'
+        )
 
 
 def check_on_images(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.encoders.weights import checksum_file, compute_checksum
 from llmseg_ros.files import cache_folder, replacing
+from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -131,6 +132,7 @@ def export(tower: Tower, half: bool, path: Path) -> None:
     """
     started = time.monotonic()
     module, example = tower.make()
+    free_memory()  # of what was loaded beside it: tracing takes three times the room of the weights
     size = sum(parameter.nbytes for parameter in module.parameters())
     if size > MOST_BYTES:
         raise ExportError(f'an ONNX file has no room for its {size / 1e9:.1f} GB of weights')

@@ -264,7 +264,7 @@ def grid_constants(
         device: of the result.
 
     Returns:
-        Position embeddings, NACLIP's bias where it is used, and rotary positions of timm's towers.
+        Position embeddings, NACLIP's bias where it is used, rotary positions of towers of timm.
     """
     if timm_towers.is_timm(visual):
         return timm_towers.grid_constants(visual, grid, how, attention, device)

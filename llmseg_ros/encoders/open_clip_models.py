@@ -28,10 +28,11 @@ from llmseg_ros.encoders.weights import (
     read_state_dict,
     weights_folder,
 )
-from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
+
+BLOCKS = ('visual.transformer.resblocks.', 'visual.trunk.blocks.')  # of towers, in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,10 @@ def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
     path = find_checkpoint(name, pretrained)
     digest = checksum(path)
 
-    def load() -> SharedModel:
-        shared = load_model(name, pretrained, path, digest, device)
-        if is_timm(shared.model.visual):
-            shared.model.visual.trunk.blocks = None
-        else:
-            shared.model.visual.transformer = None
-        free_memory()
-        return shared
-
-    return load_once(('open_clip text', name, digest, device), load)
+    return load_once(
+        ('open_clip text', name, digest, device),
+        lambda: load_model(name, pretrained, path, digest, device, with_blocks=False),
+    )
 
 
 def find_checkpoint(name: str, pretrained: str) -> Path:
@@ -126,24 +121,34 @@ def is_path(pretrained: str) -> bool:
 
 
 def load_model(
-    name: str, pretrained: str, path: Path, digest: str, device: torch.device
+    name: str,
+    pretrained: str,
+    path: Path,
+    digest: str,
+    device: torch.device,
+    with_blocks: bool = True,
 ) -> SharedModel:
-    """Build the model, load its weights, and make it ready for inference."""
+    """Build the model, load its weights, and make it ready for inference.
+
+    Without the blocks of its image tower, these are not read either.
+    """
     open_clip = import_open_clip()
     tag = None if is_path(pretrained) or has_own_description(name) else pretrained
     config = check_model(name, tag)
+    if not with_blocks:
+        config['vision_cfg'] = {**config['vision_cfg'], 'layers': 0}
     downloaded = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
     model, tokenize = build_model(name, config, (downloaded, path.parent, path.parent / 'text'))
+    if not with_blocks and is_timm(model.visual):
+        del model.visual.trunk.blocks[:]
     state = read_state_dict(path)
     if tag is None and not has_own_description(name):
         check_activation(name, path, digest, state)
     for number in OPENAI_NUMBERS:
         state.pop(number, None)
-    if 'text_projection' in state and not isinstance(model, open_clip.CLIP):
-        from open_clip.model import convert_to_custom_text_state_dict
-
-        state = convert_to_custom_text_state_dict(state)
-    state.pop('text.transformer.embeddings.position_ids', None)  # transformers before 4.31
+    state = fitting(state, model)
+    if not with_blocks:
+        state = {key: value for key, value in state.items() if not key.startswith(BLOCKS)}
     load_strictly(model, state, path)
     preprocess = pretrained_config(name, tag)
     return SharedModel(
@@ -157,6 +162,16 @@ def load_model(
         std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
         interpolation=preprocess.get('interpolation') or 'bicubic',
     )
+
+
+def fitting(state: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's tensors under the names that this open_clip has for them."""
+    if 'text_projection' in state and not isinstance(model, import_open_clip().CLIP):
+        from open_clip.model import convert_to_custom_text_state_dict
+
+        state = convert_to_custom_text_state_dict(state)
+    state.pop('text.transformer.embeddings.position_ids', None)  # transformers before 4.31
+    return state
 
 
 def import_open_clip() -> Any:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.weights import load_strictly, read_state_dict, some_of
-from llmseg_ros.system.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +47,9 @@ def load_model(path: Path, device: torch.device, with_blocks: bool = True) -> Si
 
     state = read_state_dict(path)
     parts = split_state(state, path)
+    if not with_blocks:
+        image_state = parts['image'].items()
+        parts['image'] = {k: v for k, v in image_state if not k.startswith('blocks.')}
     try:
         image, text = build_vit(parts['image']), build_bert(parts['text'])
         image_projection, text_projection = (
@@ -70,9 +72,6 @@ def load_model(path: Path, device: torch.device, with_blocks: bool = True) -> Si
     }
     for name, module in modules.items():
         load_strictly(module, parts[name], path)
-        if name == 'image' and not with_blocks:
-            module.blocks = None
-            free_memory()
         module.eval().requires_grad_(False).to(device)
     return SimSegModel(**modules)
 

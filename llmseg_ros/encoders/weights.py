@@ -7,6 +7,7 @@ import re
 import threading
 import warnings
 import weakref
+import zipfile
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -196,7 +197,9 @@ def read_checkpoint(path: Path) -> Any:
         with warnings.catch_warnings():  # torch's advice is for its own users
             warnings.simplefilter('ignore')
             with torch.serialization.safe_globals(harmless_globals()):
-                return torch.load(path, map_location='cpu', weights_only=True)
+                # mapped, what no one asks for is not read; the older format can't be
+                mapped = zipfile.is_zipfile(path)
+                return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except EncoderUnavailable:
         raise
     except FileNotFoundError as error:

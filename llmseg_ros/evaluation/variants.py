@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from llmseg_ros.class_rules import Given
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
-from llmseg_ros.contrasts import wants_contrasts
+from llmseg_ros.contrasts import wanted_kinds
 from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.subclasses.llm import LlmError, llm_wanted
-from llmseg_ros.subclasses.resolver import Kind, Resolver, Subclasses, Wish
+from llmseg_ros.subclasses.resolver import Resolver, Subclasses, Wish
 
 if TYPE_CHECKING:
     from llmseg_ros.segmenter import Segmenter
@@ -125,9 +125,7 @@ def find_subclasses(
     """
     known: dict[SubclassesConfig, dict[str | Wish, Subclasses]] = {}
     variants = list(variants)
-    kinds: tuple[Kind, ...] = ('subclasses',)
-    if any(wants_contrasts(variant.config) for variant in variants):
-        kinds += ('contrasts',)
+    kinds = max((wanted_kinds(variant.config) for variant in variants), key=len)
     for config in dict.fromkeys(variant.config.subclasses for variant in variants):
         with closing(Resolver(config)) as resolver:
             can_ask = resolver.can_ask and resolver.store is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,7 @@ MODELS = {
     'rational_polynomial': (0, 8, 12, 14),
 }
 ROTATION_TOLERANCE = 1e-2  # files round their matrices
+RECTIFIED = re.compile(r'/image_rect\w*(/\w+)?$')
 MOST = 0.5  # share of the pixels without a ray above which the lens is wrong
 SEEN_AT = 0.5  # pixels: a ray that the lens puts farther from its pixel is none
 
@@ -88,14 +90,21 @@ class Camera:
         return Camera(width, height, self.fx * x, self.fy * y, *centre, self.distortion)
 
 
-def camera_from_info(info: Any) -> Camera:
+def camera_from_info(info: Any, topic: str = '') -> Camera:
     """Return the camera of a sensor_msgs/CameraInfo of ROS 1 or 2; binning and ROI are applied.
+
+    Args:
+        info: the message; image_proc leaves K and D in it, which are of the raw image.
+        topic: of its images. Those of topics such as image_rect are rectified: P is theirs.
 
     Raises:
         GeometryError: it is not calibrated, or its lens is of another model.
     """
     k, d = (getattr(info, name, None) for name in ('k', 'd'))
     k, d = (info.K if k is None else k), (info.D if d is None else d)
+    if RECTIFIED.search(topic):
+        p = info.p if hasattr(info, 'p') else info.P
+        k, d = (k if p[0] == 0 else (p[0], 0, p[2], 0, p[5], p[6])), ()
     model = info.distortion_model
     distortion = tuple(float(value) for value in d)
     if not any(distortion):

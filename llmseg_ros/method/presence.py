@@ -90,7 +90,8 @@ def clear_of_contrasts(
     scores_c: torch.Tensor,
     contrast_scores_j: torch.Tensor,
     of_cj: torch.Tensor,
-    share: float,
+    config: GateConfig,
+    held_c: torch.Tensor | None = None,
 ) -> Candidates:
     """Leave out the candidates that are hardly shown, next to what is near them or taken for them.
 
@@ -102,10 +103,14 @@ def clear_of_contrasts(
         scores_c: (c,), of the classes.
         contrast_scores_j: (j,), of the contrasts in the same image.
         of_cj: (c, j) bool, whose contrasts they are.
-        share: of the gate.
+        config: its share, and its hysteresis as `select_candidates` has it.
+        held_c: (c,) bool, the classes that passed in the frame before; None: there is none.
     """
-    strongest_c = (of_cj * contrast_scores_j).amax(dim=1)
-    clear_c = scores_c >= share * CONTRAST_STRENGTH * strongest_c
+    least_c = config.share * CONTRAST_STRENGTH * (of_cj * contrast_scores_j).amax(dim=1)
+    clear_c = scores_c >= least_c
+    if held_c is not None:
+        clear_c = scores_c >= (1 + config.hysteresis / 2) * least_c
+        clear_c |= held_c & (scores_c >= (1 - config.hysteresis) * least_c)
     return Candidates(candidates.index_k, candidates.valid_k & clear_c[candidates.index_k])
 
 

@@ -14,7 +14,7 @@ from llmseg_ros.method.background import ABSENT
 from llmseg_ros.method.crf import crf_available, refine_crf
 from llmseg_ros.method.crf_binary import label_by_binary_crf
 from llmseg_ros.method.crf_torch import MOST_PIXELS, MOST_PIXELS_CPU, refine_crf_torch, working_size
-from llmseg_ros.method.maps import resize_maps
+from llmseg_ros.method.maps import enlarge, resize_maps
 from llmseg_ros.method.name_labels import label_names, label_refined_names, without_small
 from llmseg_ros.method.name_logits import NameLogits, labels_at, patch_labels
 from llmseg_ros.method.pamr import refine_pamr
@@ -123,7 +123,10 @@ def refine_small(
     """Refine (j, h, w) label logits on an image as large, then bring them to a shape."""
     before_jhw = logits_jhw.softmax(dim=0)
     refined_jhw = refine_labels(before_jhw, small, config, shared)
-    labels = best_labels(labels_j, resize_maps(refined_jhw, shape), background)
+    if on_host(refined_jhw.device) and not (background and background.area_threshold):
+        labels = best_labels_on_host(labels_j.cpu().numpy(), refined_jhw.numpy(), shape)
+    else:
+        labels = best_labels(labels_j, resize_maps(refined_jhw, shape), background)
     return calibrate(labels, before_jhw, refined_jhw) if config.name == 'crf' else labels
 
 
@@ -158,8 +161,10 @@ def calibrate(labels: Labels, before_jhw: torch.Tensor, refined_jhw: torch.Tenso
 
     logs_jhw = before_jhw.clamp(min=LEAST).log() + refined_jhw.clamp(min=LEAST).log()
     logs_jhw = (logs_jhw / TEMPERATURE).masked_fill(before_jhw == 0, -torch.inf)  # absent labels
-    best_1hw = refined_jhw.argmax(dim=0, keepdim=True)
+    best_1hw = refined_jhw.max(dim=0, keepdim=True).indices  # argmax takes ten times as long
     confidence_1hw = logs_jhw.softmax(dim=0).gather(0, best_1hw)
+    if on_host(confidence_1hw.device):
+        return labels[0], enlarge(confidence_1hw[0].numpy(), labels[0].shape)
     return labels[0], resize_maps(confidence_1hw, labels[0].shape)[0].cpu().numpy()
 
 
@@ -174,6 +179,22 @@ def best_labels(
         probabilities_jhw = without_small(probabilities_jhw, labels_j == 0, background)
     confidence_hw, best_hw = probabilities_jhw.max(dim=0)
     return labels_j[best_hw].cpu().numpy(), confidence_hw.cpu().numpy()
+
+
+def best_labels_on_host(
+    labels_j: NDArray[np.int64], probabilities_jhw: NDArray[np.float32], shape: tuple[int, ...]
+) -> Labels:
+    """Return the best of the labels by pixel of a shape and its probability.
+
+    As best_labels of resize_maps, label by label, which takes a tenth of the time.
+    """
+    best_hw = np.full(shape, labels_j[0])
+    confidence_hw = enlarge(probabilities_jhw[0], shape)
+    for label, probability_hw in zip(labels_j[1:], probabilities_jhw[1:], strict=True):
+        enlarged_hw = enlarge(probability_hw, shape)
+        np.copyto(best_hw, label, where=enlarged_hw > confidence_hw)
+        np.maximum(confidence_hw, enlarged_hw, out=confidence_hw)
+    return best_hw, confidence_hw
 
 
 def to_numpy(labels: tuple[torch.Tensor, torch.Tensor]) -> Labels:

@@ -12,7 +12,11 @@ from llmseg_ros.reports.report_page import Fact, Section
 def agreement_facts(summary: Mapping[str, Any]) -> list[Fact]:
     """Return how well neighbouring views agree, nothing where no two see the same."""
     found = [
-        Fact(f'views {apart} apart agree', tables.percent(of['agreement']))
+        Fact(
+            f'views {apart} apart agree',
+            tables.percent(of['agreement']),
+            f'without background {tables.percent(of["class_agreement"])}',
+        )
         for apart, of in summary.get('view_agreement', {}).items()
         if of['pairs']
     ]

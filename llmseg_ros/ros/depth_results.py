@@ -156,7 +156,7 @@ class DepthResults:
     def _camera(self, held: HeldDepth, width: int, height: int) -> Camera:
         if held.info is None:
             raise NoDepth(f'no camera_info on {held.info_topic}')
-        return camera_from_info(held.info).scaled(width, height)
+        return camera_from_info(held.info, held.topic).scaled(width, height)
 
     def _depth_of(self, held: HeldDepth, header: Header, width: int, height: int) -> Floats:
         """Return the depth of a frame in the size of its labels, (H, W) metres."""

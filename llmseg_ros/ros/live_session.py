@@ -35,6 +35,7 @@ SOON_S = 1.0  # for parameters to be read
 LOOK_S = 0.1
 SILENT_S = 3.5  # without diagnostics, which come once a second
 LONGEST_AGE_MS = 3.6e6  # beyond, the stamps are of another clock
+CAMERAS = 'node.cameras'
 SERVICE = 'llmseg_ros/srv/SetClasses'
 SECTIONS = tuple(SegmenterConfig.__dataclass_fields__)
 
@@ -100,6 +101,7 @@ class NodeSession:
     def __init__(self, graph: Graph, name: str) -> None:
         self.newest: LiveFrame | None = None
         self._graph, self._name = graph, name
+        self._camera = ''
         self._worker: Worker[Parts] = Worker(self._work_on, 'live node')
         self._collector = PartCollector()
         self._subscriptions: list[Any] = []
@@ -113,6 +115,20 @@ class NodeSession:
         node = graph.node
         self._classes = node.create_client(SetClasses, f'{name}/set_classes')
         self._parameters = AsyncParameterClient(node, name)
+
+    def look_at(self, camera: str = '') -> None:
+        """Choose the camera that is shown; without a name the first of the node's.
+
+        Raises:
+            LiveError: the node has no such camera, or does not answer.
+        """
+        if not self._parameters.wait_for_services(ANSWER_S):
+            raise LiveError(f'the node {self._name} is gone')
+        names = self._parameter_values([CAMERAS])[CAMERAS] or ['']
+        if camera and camera not in names:
+            there = f'its cameras are {", ".join(names)}' if names[0] else 'it has one without name'
+            raise LiveError(f'the node {self._name} has no camera {camera!a}: {there}')
+        self._camera = camera or names[0]
 
     def start(self, on_frame: Callable[[LiveFrame], None]) -> None:
         """Begin to listen; `on_frame` is called on a thread of the session's own."""
@@ -134,7 +150,7 @@ class NodeSession:
         values = {pair.key: pair.value for pair in self._status.values} if self._status else {}
         self._ask_for_thresholds()
         return {
-            'source': f'node {self._name}',
+            'source': f'node {self._results}',
             'kind': 'node',
             'paused': self._paused,
             'resting': self._paused,
@@ -213,12 +229,19 @@ class NodeSession:
         )
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
+    @property
+    def _results(self) -> str:
+        return f'{self._name}/{self._camera}' if self._camera else self._name
+
     def _subscribe(self) -> None:
         for topic, kind in TOPICS.items():
             profile = qos.RESULTS if topic in ('labels', 'masks') else qos.PICTURES
             self._subscriptions.append(
                 self._graph.node.create_subscription(
-                    kind, f'{self._name}/{topic}', lambda m, t=topic: self._on_part(t, m), profile
+                    kind,
+                    f'{self._results}/{topic}',
+                    lambda m, t=topic: self._on_part(t, m),
+                    profile,
                 )
             )
 

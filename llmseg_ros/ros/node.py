@@ -250,7 +250,7 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         status = make_status(
             self.get_fully_qualified_name(), device, self._health(), self._values()
         )
-        message = DiagnosticArray(status=[status, *self._statuses_of_cameras()])
+        message = DiagnosticArray(status=[status, *self._statuses_of_cameras(device)])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -286,11 +286,11 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             for camera in self._cameras
         }
 
-    def _statuses_of_cameras(self) -> list[DiagnosticStatus]:
+    def _statuses_of_cameras(self, device: str) -> list[DiagnosticStatus]:
         """Return a status for each camera that has a name."""
         name, healths = self.get_fully_qualified_name(), self._healths_of_cameras()
         return [
-            make_status(f'{name}/{camera.name}', '', healths[camera.name], camera.values())
+            make_status(f'{name}/{camera.name}', device, healths[camera.name], camera.values())
             for camera in self._cameras
             if camera.name in healths and camera.name
         ]

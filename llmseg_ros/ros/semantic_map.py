@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from llmseg_ros.classes import name_key
-from llmseg_ros.files import WriteError, write_json
+from llmseg_ros.files import WriteError, prepare_folder, write_json
 from llmseg_ros.mapping.geometry import GeometryError, Matrix
 from llmseg_ros.mapping.objects import find_objects
 from llmseg_ros.mapping.ply import write_ply
@@ -46,7 +46,7 @@ from llmseg_ros.ros.diagnostics import (
     WARN,
     status_message,
 )
-from llmseg_ros.ros.ending import end_by, launcher_gone
+from llmseg_ros.ros.ending import Interrupt, end_by, launcher_gone
 from llmseg_ros.ros.image_subscription import ImageSubscription
 from llmseg_ros.ros.map_messages import objects_to_detections, objects_to_markers
 from llmseg_ros.ros.map_settings import MAP_FIELDS, MapConfig
@@ -73,18 +73,22 @@ class WaitingCloud(NamedTuple):
 class MapNode(Node):  # type: ignore[misc]
     """Put what comes in on `points` into a map that is sent on `~/map`."""
 
-    def __init__(self, **options: Any) -> None:
-        """Declare parameters, subscribe and advertise.
+    def __init__(self, interrupt: Interrupt | None = None, **options: Any) -> None:
+        """Declare parameters, subscribe and advertise; a view is added whole before an interrupt.
 
         Raises:
             ConfigError: a parameter given can't be used.
+            WriteError: `map.file` can't be written.
         """
         super().__init__('semantic_map', **options)
         declare_settings(self, MAP_FIELDS)
         for name in unknown_parameters(self):
             self.get_logger().warning(f'there is no parameter {name!r}: what is given is not used')
         self._config = read_map_config(self)
+        if self._config.file:
+            check_file(Path(self._config.file))
         self._voxels = VoxelMap(self._config.voxel, self._config.limit)
+        self._interrupt = interrupt or Interrupt()
         self._counts = FrameStatistics()
         self._waiting: deque[WaitingCloud] = deque()
         self._classes: dict[int, ClassInfo] = {}
@@ -117,13 +121,16 @@ class MapNode(Node):  # type: ignore[misc]
         call_after_set_parameters(self, self._apply_parameters)
         self.get_logger().info(f'listening to {self._clouds.topic}, poses from {self._source}')
 
-    def write(self) -> None:
+    def write(self) -> bool:
         """Write the map to `map.file`, where that is given and there is something in it.
 
         What its labels mean is in a file beside it, which ends in _classes.json.
+
+        Returns:
+            False where it could not be written.
         """
         if not self._config.file or not len(self._voxels):
-            return
+            return True
         from llmseg_ros.reports.map_report import class_list
 
         path, voxels = Path(self._config.file), self._voxels.voxels()
@@ -136,6 +143,8 @@ class MapNode(Node):  # type: ignore[misc]
             self.get_logger().info(f'the map is in {path}, what its labels mean in {beside}')
         except WriteError as error:
             self.get_logger().error(f'the map is not written: {error}')
+            return False
+        return True
 
     def _make_poses(self) -> CloudPoses:
         wanted = self._config.poses
@@ -206,7 +215,8 @@ class MapNode(Node):  # type: ignore[misc]
         near = points[..., 2] <= self._config.farthest
         if not near.all():
             points = np.where(near[..., None], points, np.float32(np.nan))
-        self._voxels.add(points, labels, confidence, rgb, pose)
+        with self._interrupt.held():
+            self._voxels.add(points, labels, confidence, rgb, pose)
         self._header = Header(stamp=message.header.stamp, frame_id=self._poses.world)
         self._counts.add_result({'map': 1000 * (time.perf_counter() - begin)})
 
@@ -304,6 +314,17 @@ class MapNode(Node):  # type: ignore[misc]
         self._config = read_map_config(self)
 
 
+def check_file(path: Path) -> None:
+    """Check that a map can be written, before there is one.
+
+    Raises:
+        WriteError: it can't.
+    """
+    if path.is_dir():
+        raise WriteError(f'map.file is {path}, which is a folder: name a file in it')
+    prepare_folder(path.parent)
+
+
 def seen_often(voxels: Voxels, least_views: int) -> Voxels:
     """Return the voxels that were seen in enough views."""
     if least_views <= 1:
@@ -329,13 +350,14 @@ def read_map_config(node: Node, changed: Sequence[Parameter] = ()) -> MapConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to end; 1 where its parameters can't be used."""
-    end_by(signal.default_int_handler)
+    """Run the node until it is told to end; 1 where its parameters or the file can't be used."""
+    interrupt = Interrupt()
+    end_by(interrupt)
     try:
         choose_settings()
         initialize(arguments)
-        node = MapNode()
-    except (ConfigError, InvalidParameterTypeException) as error:
+        node = MapNode(interrupt)
+    except (ConfigError, InvalidParameterTypeException, WriteError) as error:
         print(f'semantic_map: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -345,10 +367,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         executor.spin()
     end_by(signal.SIG_IGN)
-    node.write()
+    is_written = node.write()
     node.destroy_node()
     rclpy.try_shutdown()
-    return 0
+    return 0 if is_written else 1
 
 
 if __name__ == '__main__':

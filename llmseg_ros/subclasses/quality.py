@@ -6,9 +6,9 @@ them apart as future work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmseg_ros.classes import singular_words
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FAR_SHARE = 0.3  # of the closeness the class's subclasses usually have; less is far
 TRUSTED_SHARE = 0.35  # of a list nearest to its own class; a list with less is held to the name
 NEAR_NAME = 0.3  # of the way from chance to sameness: what a name of a list not trusted must have
+OTHERS_SHARE = 0.5  # of what shows a name, that shows another class, for that to get the name
 # Words of all kinds: how close any two names are by chance differs from encoder to encoder.
 ANYTHING = (
     *('sky', 'water', 'grass', 'wall', 'road', 'rock', 'book', 'bird', 'car', 'cup'),
@@ -41,24 +42,41 @@ class Filtered:
     """What is left of a class's subclasses; the class name itself always takes part.
 
     Attributes:
-        kept: subclasses, in their order.
+        kept: subclasses, in their order, those taken last.
         dropped: the others.
+        taken: those of the kept that were listed for another class.
     """
 
     kept: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
+    taken: tuple[str, ...] = ()
+
+
+class Stray(NamedTuple):
+    """A subclass that is nearer to another class: where it is listed, and which that is."""
+
+    class_name: str
+    index: int
+    other: str
 
 
 def filter_subclasses(
     classes: Mapping[str, Sequence[str]],
     encode: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    membership: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    written: Collection[str] = (),
 ) -> dict[str, Filtered]:
     """Drop subclasses that repeat, name or resemble another class, or are far from their own.
+
+    One that both what it means and what shows it give to another class goes there.
 
     Args:
         classes: subclasses by class name: the classes requested together.
         encode: names to (n, d) rows of length 1, see `meaning_of`; without it only the spelling is
             looked at.
+        membership: names to (n, e), which things show each, see `membership_of`.
+        written: classes whose lists people wrote: these are held to the spelling, and nothing goes
+            to them.
 
     Returns:
         What is kept and dropped, by class name.
@@ -71,17 +89,52 @@ def filter_subclasses(
     *blocks, anything = rows.split([*map(len, spelt.values()), len(ANYTHING)])
     descriptors = dict(zip(classes, blocks, strict=True))
     chance = float((rows[: -len(ANYTHING)] @ anything.T).median())
+    strays = []
     for name in classes:
+        if name in written:
+            continue
         meant = iter(_meaning_reasons(name, descriptors, chance))
-        reasons[name] = [reason or next(meant) for reason in reasons[name]]
-    return {name: _result(classes[name], reasons[name]) for name in classes}
+        for index, reason in enumerate(reasons[name]):
+            if not reason:
+                reasons[name][index], other = next(meant)
+                if other and other not in written:
+                    strays.append(Stray(name, index, other))
+    taken: dict[str, list[str]] = {name: [] for name in classes}
+    if membership is not None and strays:
+        for stray in _of_others(strays, classes, membership):
+            names, (class_name, index, other) = classes[stray.class_name], stray
+            there = [other, *_without(classes[other], reasons[other]), *taken[other]]
+            if folded(names[index]) not in map(folded, there):
+                taken[other].append(names[index])
+                reasons[class_name][index] += ' and goes there'
+    return {name: _result(classes[name], reasons[name], taken[name]) for name in classes}
 
 
-def _result(names: Sequence[str], reasons: Sequence[str]) -> Filtered:
+def _of_others(
+    strays: Sequence[Stray],
+    classes: Mapping[str, Sequence[str]],
+    membership: Callable[[Sequence[str]], torch.Tensor],
+) -> list[Stray]:
+    """Return the strays of which most that shows them shows the class they are nearer to."""
+    order = list(classes)
+    of_class_ce = membership(order)
+    of_stray_ne = membership([classes[stray.class_name][stray.index] for stray in strays])
+    shares_nc = of_stray_ne @ of_class_ce.T / of_stray_ne.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    best = shares_nc.max(dim=1)
+    return [
+        stray
+        for stray, share, index in zip(
+            strays, best.values.tolist(), best.indices.tolist(), strict=True
+        )
+        if share >= OTHERS_SHARE and order[index] == stray.other
+    ]
+
+
+def _result(names: Sequence[str], reasons: Sequence[str], taken: Sequence[str] = ()) -> Filtered:
     dropped = tuple(
         Dropped(name, reason) for name, reason in zip(names, reasons, strict=True) if reason
     )
-    return Filtered(tuple(_without(names, reasons)), dropped)
+    return Filtered((*_without(names, reasons), *taken), dropped, tuple(taken))
 
 
 def _without(names: Sequence[str], reasons: Sequence[str]) -> list[str]:
@@ -120,10 +173,19 @@ def meaning_of(encoder: Encoder) -> Callable[[Sequence[str]], torch.Tensor]:
     return encoder.encode_meaning if isinstance(encoder, MeaningEncoder) else encoder.encode_text
 
 
+def membership_of(encoder: Encoder) -> Callable[[Sequence[str]], torch.Tensor] | None:
+    """Return what tells which things show a name; None where the encoder knows none."""
+    from llmseg_ros.encoders.base import ClassNames, EvidenceEncoder
+
+    if not isinstance(encoder, EvidenceEncoder):
+        return None
+    return lambda names: encoder.encode_membership([ClassNames(name) for name in names])
+
+
 def _meaning_reasons(
     class_name: str, descriptors: Mapping[str, torch.Tensor], chance: float
-) -> list[str]:
-    """Return per subclass why its meaning rules it out, '' where it doesn't.
+) -> list[tuple[str, str]]:
+    """Return per subclass why its meaning rules it out, and which class it is nearer to, or ''.
 
     Args:
         class_name: the class.
@@ -142,6 +204,7 @@ def _meaning_reasons(
         else ''
         for name, far, near in zip(other, to_other, closeness, strict=True)
     ]
+    nearer = [name if reason else '' for name, reason in zip(other, reasons, strict=True)]
     left = [i for i, reason in enumerate(reasons) if not reason]
     if left:
         closeness = _closeness(own[[0, *(i + 1 for i in left)]], trusted)
@@ -154,7 +217,7 @@ def _meaning_reasons(
                 reasons[i] = (
                     f'is far from {class_name!r} ({near:.2f}, at least {least:.2f} is asked)'
                 )
-    return reasons
+    return list(zip(reasons, nearer, strict=True))
 
 
 def _nearest_other(

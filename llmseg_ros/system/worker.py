@@ -13,7 +13,8 @@ class Worker(Generic[T]):
     """Run a function on the newest item given, in a thread of its own.
 
     One item of a source waits at most: a newer one takes its place, and the older is dropped and
-    counted. Sources whose items wait have their turn one after the other.
+    counted. Of the sources whose items wait it is the turn of the one whose last turn is longest
+    ago: frequent ones have equal shares of what rare ones leave, and no rare one waits long.
 
     Args:
         process: called with each item taken; must not raise.
@@ -35,7 +36,9 @@ class Worker(Generic[T]):
         self._name = name
         self._on_dropped = on_dropped
         self._changed = threading.Condition()
-        self._waiting: dict[Hashable, T] = {}  # by source, in the order of their turns
+        self._waiting: dict[Hashable, T] = {}  # by source
+        self._turns = 0
+        self._last_turn: dict[Hashable, int] = {}  # of each source
         self._busy = (
             0  # threads at work; two where one was stopped, not waited for, and another begun
         )
@@ -76,7 +79,7 @@ class Worker(Generic[T]):
                 self._drop(self._waiting[source])
             elif not anew:
                 return False
-            self._waiting[source] = item  # in the turn of the one it takes the place of
+            self._waiting[source] = item
             self._changed.notify_all()
             return True
 
@@ -104,6 +107,12 @@ class Worker(Generic[T]):
         self.dropped += 1
         self._on_dropped(item)
 
+    def _next(self) -> T:
+        source = min(self._waiting, key=lambda source: self._last_turn.get(source, 0))
+        self._turns += 1
+        self._last_turn[source] = self._turns
+        return self._waiting.pop(source)
+
     def _run(self) -> None:
         def ended() -> bool:  # stopped, or started anew while the last item held this thread up
             return not self._running or self._thread is not threading.current_thread()
@@ -113,7 +122,7 @@ class Worker(Generic[T]):
                 self._changed.wait_for(lambda: self._waiting or ended())
                 if ended():
                     return
-                item = self._waiting.pop(next(iter(self._waiting)))
+                item = self._next()
                 self._busy += 1
             try:
                 self._process(item)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from plyfile import PlyData
 
+from llmseg_ros.mapping.ply import write_ply
 from llmseg_ros.mapping.voxels import VoxelMap
 
 from ..helpers.commands import llmseg
@@ -166,7 +167,7 @@ def test_bags_are_made_of_whole_folders_alone(room: Path, tmp_path: Path, capsys
 def test_ctrl_c_leaves_a_whole_map(
     room: Path, fast_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """It comes amid the fourth frame."""
+    """It comes amid the fourth frame, which is in the map as a whole or not at all."""
     add = VoxelMap.add
 
     def add_and_end(voxels: VoxelMap, *view: Any) -> None:
@@ -179,7 +180,42 @@ def test_ctrl_c_leaves_a_whole_map(
     assert run_map(room, out, fast_config) == 130
     assert sorted(path.name for path in out.iterdir()) == FILES
     report = read_json(out / 'report.json')
-    assert (report['complete'], report['frames'], report['map']['views']) == (False, 3, 3)
-    assert 'interrupted: the map has the first 3 frames' in capsys.readouterr().err
+    assert (report['complete'], report['frames'], report['map']['views']) == (False, 4, 4)
+    assert 'interrupted: the map has the first 4 frames' in capsys.readouterr().err
     assert len(PlyData.read(out / 'map.ply')['vertex']['x']) == report['map']['voxels']
     assert 'Interrupted before the last frame' in (out / 'report.html').read_text()
+
+
+def test_ctrl_c_twice_ends_without_a_map(
+    room: Path, fast_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(VoxelMap, 'add', end)
+    assert run_map(room, tmp_path / 'out', fast_config) == 130
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_ctrl_c_does_not_cut_what_is_written(
+    room: Path, fast_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_end(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write_ply(*arguments)
+
+    monkeypatch.setattr('llmseg_ros.mapping.ply.write_ply', write_and_end)
+    out = tmp_path / 'out'
+    assert run_map(room, out, fast_config) == 0
+    assert sorted(path.name for path in out.iterdir()) == FILES
+
+
+@pytest.mark.parametrize('folder', ['empty', 'room/color'])
+def test_what_is_neither_bag_nor_folder_of_frames(
+    room: Path, fast_config: Path, tmp_path: Path, capsys: Any, folder: str
+) -> None:
+    (room.parent / 'empty').mkdir(exist_ok=True)
+    assert run_map(room.parent / folder, tmp_path / 'out', fast_config) == 1
+    assert 'neither a bag nor a folder of RGB-D frames' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()

@@ -198,7 +198,12 @@ def test_what_can_not_be_shown_is_told_in_a_sentence(
 
 @pytest.mark.parametrize(
     'arguments',
-    [('--image', '/eye'), ('cup.png', '--image', '/eye'), ('clip.mp4', '--node', 'seg')],
+    [
+        ('--image', '/eye'),
+        ('cup.png', '--image', '/eye'),
+        ('clip.mp4', '--node', 'seg'),
+        ('0', '--camera', 'x'),
+    ],
 )
 def test_an_option_of_another_source_is_wrong_usage(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

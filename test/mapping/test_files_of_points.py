@@ -29,7 +29,7 @@ from llmseg_ros.mapping.point_cloud2 import (
     pack_voxels,
     read_cloud,
 )
-from llmseg_ros.mapping.voxels import Voxels
+from llmseg_ros.mapping.voxels import VoxelMap, Voxels
 
 from ..helpers.disk import room_for
 
@@ -61,6 +61,21 @@ def test_ply(tmp_path: Path) -> None:
     np.testing.assert_array_equal(vertices['label'], voxels.labels)
     np.testing.assert_array_equal(vertices['probability'], voxels.probability)
     np.testing.assert_array_equal(vertices['views'], voxels.views)
+
+
+def test_ply_far_from_its_origin(tmp_path: Path) -> None:
+    """As with UTM coordinates: floats have steps of half a metre there."""
+    voxels = some_voxels()
+    voxels = voxels._replace(centres=np.add(voxels.centres, (5e5, 5.4e6, 0)))
+    write_ply(tmp_path / 'map.ply', voxels, 'straße_classes.json')
+    vertices = PlyData.read(tmp_path / 'map.ply')['vertex']
+    places = np.stack([vertices[name] for name in 'xyz'], axis=1)
+    np.testing.assert_array_equal(places, voxels.centres)
+
+
+def test_ply_of_nothing(tmp_path: Path) -> None:
+    write_ply(tmp_path / 'map.ply', VoxelMap().voxels())
+    assert len(PlyData.read(tmp_path / 'map.ply')['vertex']) == 0
 
 
 def test_full_disk(tmp_path: Path) -> None:

@@ -142,6 +142,17 @@ def test_camera_info() -> None:
     assert camera_from_info(of_ros1) == CAMERA
 
 
+def test_camera_info_of_rectified_images() -> None:
+    """image_proc sends the raw camera's K and D with them: the lens would be undone twice."""
+    raw = info(d=LENS, p=[100.0, 0, 80, 0, 0, 101, 60, 0, 0, 0, 1, 0])
+    for topic in ('/camera/image_rect', '/depth/image_rect_raw', '/c/image_rect/compressedDepth'):
+        assert camera_from_info(raw, topic) == Camera(160, 120, 100, 101, 80, 60)
+    for topic in ('/camera/image_raw', '/rectangle/depth'):
+        assert camera_from_info(raw, topic) == replace(CAMERA, distortion=LENS)
+    without = info(d=LENS, p=[0.0] * 12)
+    assert camera_from_info(without, '/camera/image_rect') == CAMERA
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

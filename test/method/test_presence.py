@@ -5,7 +5,9 @@ import torch
 
 from llmseg_ros.config import GateConfig
 from llmseg_ros.method.presence import (
+    CONTRAST_STRENGTH,
     Candidates,
+    clear_of_contrasts,
     evidence_prior,
     evidence_scores,
     presence_scores,
@@ -158,3 +160,35 @@ def test_a_class_of_little_evidence_needs_more_of_a_patch():
     candidates = Candidates(torch.tensor([2, 0, 1]), torch.tensor([True, True, False]))
     prior_k = evidence_prior(torch.tensor([0.125, 0.0, 0.5]), candidates)
     torch.testing.assert_close(prior_k, 0.25 * torch.tensor([1.0, 0.25, 2e-4]).log())
+
+
+@pytest.mark.parametrize(
+    ('held', 'expected'),
+    [
+        (None, [True, False, True, True]),
+        ([True, True, True, True], [True, True, True, True]),
+        ([False, False, False, False], [False, False, True, True]),
+    ],
+)
+def test_a_class_is_to_be_clear_of_its_own_contrasts(held, expected):
+    """Least scores are 0.5 x 0.6 of the best contrast of the class: 0.3, 0.3, 0.06, 0."""
+    assert CONTRAST_STRENGTH == 0.6
+    scores = torch.tensor([0.31, 0.29, 0.07, 0.01])
+    of_cj = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]).bool()
+    candidates = Candidates(torch.tensor([2, 0, 3, 1]), torch.tensor([True, True, True, True]))
+    config = GateConfig('share', share=0.5, hysteresis=0.2)
+    held_c = None if held is None else torch.tensor(held)
+    clear = clear_of_contrasts(
+        candidates, scores, torch.tensor([1.0, 0.2, 9.0]), of_cj, config, held_c
+    )
+    assert clear.index_k.tolist() == [2, 0, 3, 1]
+    assert clear.valid_k[clear.index_k.argsort()].tolist() == expected
+
+
+def test_clear_of_contrasts_lets_nothing_in_that_did_not_pass():
+    candidates = Candidates(torch.tensor([0, 1]), torch.tensor([True, False]))
+    of_cj = torch.ones(2, 1, dtype=torch.bool)
+    clear = clear_of_contrasts(
+        candidates, torch.tensor([0.9, 0.8]), torch.tensor([0.1]), of_cj, GateConfig()
+    )
+    assert clear.valid_k.tolist() == [True, False]

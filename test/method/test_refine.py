@@ -10,7 +10,16 @@ from skimage import data
 
 from llmseg_ros.config import RefineConfig
 from llmseg_ros.method.background import ABSENT
-from llmseg_ros.method.refine import available_refiner, in_torch, refine, shrink, strongest_labels
+from llmseg_ros.method.maps import resize_maps
+from llmseg_ros.method.refine import (
+    available_refiner,
+    best_labels,
+    best_labels_on_host,
+    in_torch,
+    refine,
+    shrink,
+    strongest_labels,
+)
 
 REFINERS = ('crf', 'crf_binary', 'pamr', 'none')
 SCORES = torch.tensor([0.4, 0.3])
@@ -169,3 +178,17 @@ def test_without_background_and_with_one_class_it_is_everywhere():
         labels, confidence = refine(logits, SCORES, RGB, config)
         assert (labels == 2).all()
         np.testing.assert_allclose(confidence, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize('labels', [1, 2, 5])
+@pytest.mark.parametrize('shape', [(37, 53), (12, 17), (5, 9)])
+def test_labels_are_enlarged_on_the_host_as_in_torch(labels, shape):
+    generator = torch.Generator().manual_seed(labels)
+    maps_jhw = torch.rand(labels, 12, 17, generator=generator)
+    numbers_j = 3 * torch.arange(labels) + 1
+    pixel_by_pixel = maps_jhw.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as pydensecrf's lie
+    found = best_labels_on_host(numbers_j.numpy(), pixel_by_pixel.numpy(), shape)
+    expected = best_labels(numbers_j, resize_maps(maps_jhw, shape))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
+    torch.testing.assert_close(pixel_by_pixel, maps_jhw, rtol=0, atol=0)  # untouched

@@ -5,7 +5,7 @@ import torch
 from llmseg_ros.config import BackgroundConfig
 from llmseg_ros.method.background import label_logits
 from llmseg_ros.method.presence import Candidates
-from llmseg_ros.method.rivals import MOST_RIVALS, relate_things, rival_map
+from llmseg_ros.method.rivals import MOST_RIVALS, contrast_map, relate_things, rival_map
 
 
 def unit_rows(count, width, seed):
@@ -72,3 +72,12 @@ def test_background_is_where_a_rival_is_above_the_threshold():
     torch.testing.assert_close(logits[0], torch.tensor([[5.0, 8.0, 2.5]]))
     torch.testing.assert_close(logits[1], torch.tensor([[10.0, 5.0, 1.0]]))
     assert logits.argmax(dim=0).tolist() == [[1, 0, 0]]
+
+
+def test_contrast_map_in_loops():
+    patches, contrasts = torch.randn(3, 4, 8), unit_rows(5, 8, 7)
+    found = contrast_map(patches, contrasts)
+    for y in range(3):
+        for x in range(4):
+            values = [float(patches[y, x] @ row) for row in contrasts]
+            assert abs(float(found[y, x]) - max(0.0, *values)) < 1e-6

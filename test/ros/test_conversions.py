@@ -20,8 +20,10 @@ from llmseg_ros.ros.conversions import (
     label_encoding,
     labels_to_image,
     segmentation_to_masks,
+    vocabulary_to_label_map,
 )
 from llmseg_ros.segmentation import ClassResult, Segmentation
+from llmseg_ros.vocabulary import Vocabulary, VocabularyClass
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 FOUR_COLOURS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
@@ -276,6 +278,20 @@ def test_masks_are_cropped_to_their_boxes_largest_first() -> None:
     assert (cat.mask.encoding, cat.mask.header) == ('mono8', HEADER)
     assert list(cat.mask.data) == [0, 255, 255, 255, 255, 255]
     assert list(cup.mask.data) == [0, 0, 0, 255, 255, 0, 0, 0]
+
+
+def test_the_label_map_shows_what_competes_beside_each_class() -> None:
+    import torch
+
+    boat = VocabularyClass(3, 'boat', ('canoe',), 'pack', ('dock', 'sea'))
+    quay = VocabularyClass(7, 'quay', (), 'name')
+    nothing = torch.zeros(0, 0)
+    message = vocabulary_to_label_map(
+        Vocabulary(5, (boat, quay), nothing[None], nothing.bool()), Header()
+    )
+    assert message.version == 5
+    assert [list(item.contrasts) for item in message.classes] == [['dock', 'sea'], []]
+    assert [list(item.subclasses) for item in message.classes] == [['boat', 'canoe'], ['quay']]
 
 
 def test_a_class_of_one_pixel_has_a_mask() -> None:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ import torch
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.conversions import array_to_image
 from llmseg_ros.ros.parameters import NodeConfig
@@ -29,37 +27,7 @@ from llmseg_ros.ros.pipeline import FramePipeline, TakenFrame
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.system.frame_statistics import FrameStatistics
 
-
-class FaultySegmenter:
-    """Stands in where a fault can't be had from the real one: raises what it is told to."""
-
-    overlaps = False
-    in_finish = False  # where the faults are
-
-    def __init__(self, *faults: BaseException | None) -> None:
-        self.config = SegmenterConfig()
-        self.faults = list(faults)
-        self.previous: list[Any] = []
-
-    def reconfigure(self, config: SegmenterConfig) -> None:
-        self.config = config
-
-    def find(self, rgb: Any, previous: Any) -> Any:
-        self.previous.append(previous)
-        if not self.in_finish:
-            self.fail()
-        return SimpleNamespace(rgb=rgb)
-
-    def finish(self, found: Any) -> Segmentation:
-        if self.in_finish:
-            self.fail()
-        shape = found.rgb.shape[:2]
-        return Segmentation(np.ones(shape, np.uint16), np.ones(shape, np.float32), (), 1, {})
-
-    def fail(self) -> None:
-        fault = self.faults.pop(0) if self.faults else None
-        if fault is not None:
-            raise fault
+from ..helpers.faulty import FaultySegmenter
 
 
 class Log:
@@ -220,13 +188,6 @@ class Held(NamedTuple):
     pipeline: FramePipeline
     camera: CameraStream
 
-    @property
-    def statistics(self) -> FrameStatistics:
-        return self.camera.statistics
-
-    def take(self, message: Image) -> None:
-        self.pipeline.take(self.camera, message)
-
 
 @pytest.fixture
 def held(node: Any) -> Iterator[Held]:
@@ -248,18 +209,20 @@ def numbered(number: int) -> Image:
 
 def bring_two_into_work(held: Held) -> None:
     """Leave frame 1 held in its second part, and frame 2 waiting for that after its first."""
-    held.segmenter.let('find')
-    held.take(numbered(1))
-    held.segmenter.wait_for('finish', 1)
-    held.take(numbered(2))
-    held.segmenter.wait_for('find', 2)
+    segmenter, pipeline, camera = held
+    segmenter.let('find')
+    pipeline.take(camera, numbered(1))
+    segmenter.wait_for('finish', 1)
+    pipeline.take(camera, numbered(2))
+    segmenter.wait_for('find', 2)
 
 
 def test_a_frame_is_begun_while_the_one_before_is_refined(held: Held) -> None:
-    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    segmenter, pipeline, camera = held
+    statistics = camera.statistics
     bring_two_into_work(held)
     for number in (3, 4, 5):  # the first part waits with frame 2, so the newest of them is left
-        held.take(numbered(number))
+        pipeline.take(camera, numbered(number))
     segmenter.let('finish')
     segmenter.wait_for('finish', 5)
     assert pipeline.stop(10)
@@ -269,9 +232,10 @@ def test_a_frame_is_begun_while_the_one_before_is_refined(held: Held) -> None:
 
 
 def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held: Held) -> None:
-    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    segmenter, pipeline, camera = held
+    statistics = camera.statistics
     bring_two_into_work(held)
-    held.take(numbered(3))
+    pipeline.take(camera, numbered(3))
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(pipeline.stop, 10)
         while not statistics.dropped:
@@ -283,7 +247,8 @@ def test_both_frames_in_work_end_at_the_stop_and_one_that_waits_is_dropped(held:
 
 
 def test_a_stop_that_does_not_wait_leaves_every_frame_counted(held: Held) -> None:
-    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    segmenter, pipeline, camera = held
+    statistics = camera.statistics
     bring_two_into_work(held)
     assert not pipeline.stop(0.05)
     segmenter.let('finish')
@@ -292,7 +257,8 @@ def test_a_stop_that_does_not_wait_leaves_every_frame_counted(held: Held) -> Non
 
 
 def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Held) -> None:
-    segmenter, pipeline, statistics = held.segmenter, held.pipeline, held.statistics
+    segmenter, pipeline, camera = held
+    statistics = camera.statistics
     segmenter.finish_s = 0.2
     for part in ('find', 'finish'):
         segmenter.let(part)
@@ -300,7 +266,7 @@ def test_a_frame_is_not_taken_long_before_it_can_be_refined(held: Held) -> None:
     while time.monotonic() < begin + 1.2:
         message = numbered(1)
         message.header.stamp = pipeline._node.get_clock().now().to_msg()
-        held.take(message)
+        pipeline.take(camera, message)
         time.sleep(0.01)
     assert statistics.published >= 4  # the second part is never without work for long
     # refined at once, in 0.2 s: taken as soon as possible it would have waited 0.2 s more

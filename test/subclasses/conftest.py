@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 import time
 
@@ -29,7 +30,7 @@ class LlmServer:
     """An OpenAI-compatible server on loopback that notes what it is asked.
 
     `behave` replaces what it does: a function of the request that returns a response, or None to
-    answer as usual, with three subclasses made of the class name.
+    answer as usual, with three subclasses made of the class name, or three contrasts.
     """
 
     def __init__(self, http):
@@ -45,12 +46,22 @@ class LlmServer:
 
     @property
     def asked(self):
-        """The class names asked for, in order."""
-        return [self.class_name(body) for body in self.requests]
+        """The class names whose subclasses were asked for, in order."""
+        return [self.class_name(body) for body in self.requests if not self.is_contrasts(body)]
+
+    @property
+    def asked_contrasts(self):
+        """The class names whose contrasts were asked for, in order."""
+        return [self.class_name(body) for body in self.requests if self.is_contrasts(body)]
+
+    @staticmethod
+    def is_contrasts(body):
+        return 'mistaken for ' in body['messages'][-1]['content']
 
     @staticmethod
     def class_name(body):
-        return body['messages'][-1]['content'].rsplit('subclasses of ', 1)[1].rstrip(':')
+        text = body['messages'][-1]['content']
+        return re.split('subclasses of |mistaken for ', text)[-1].rstrip(':')
 
     def _handle(self, request):
         body = json.loads(request.data)
@@ -63,7 +74,11 @@ class LlmServer:
             if response is None:
                 name = self.class_name(body)
                 names = [f'{kind} {name}' for kind in ('red', 'green', 'blue')]
-                response = self.answer(json.dumps({'subclasses': names}))
+                if self.is_contrasts(body):
+                    names = ['wall', f'{name} stand', 'window']
+                schema = body.get('response_format', {}).get('json_schema', {}).get('schema', {})
+                (listed,) = schema.get('properties', ['names'])
+                response = self.answer(json.dumps({listed: names}))
             return response
         finally:
             with self._lock:

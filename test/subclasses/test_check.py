@@ -148,7 +148,8 @@ def test_the_picture_is_that_of_most_patches_else_the_nearest() -> None:
         (('rocket', '--check', '{photos}'), 1, 'give images that show them'),
         (('cat', 'a.jpg', '--check', 'b.jpg'), 2, 'a.jpg would be a class name: quote'),
         (('cat', '--out', '{empty}'), 2, '--out is for the pictures of --check'),
-        (('--prune', '--check', '{photos}'), 2, '--check needs the names of classes'),
+        (('cat', '--contrasts', '--check', '{photos}'), 2, '--check is of the subclasses of'),
+        (('--prune', '--check', '{photos}'), 2, '--check is of the subclasses of classes'),
     ],
 )
 def test_wrong_use_ends_in_a_sentence(

@@ -253,3 +253,60 @@ def test_export_and_refresh_used_wrongly(run, arguments, code, message):
     assert done.code == code
     assert message in done.err.replace('\n', ' ')
     assert 'Traceback' not in done.err
+
+
+def test_contrasts_are_shown_like_subclasses(run, server, tmp_path, monkeypatch):
+    monkeypatch.setenv('OPENAI_BASE_URL', server.url)
+    done = run('boat', 'zub', '--contrasts', '--no-filter', '--json', tmp_path / 'out.json')
+    assert done.code == 0, done.err
+    boat, zub = json.loads((tmp_path / 'out.json').read_text())
+    assert 'dock' in boat['kept']
+    assert boat['source'] == 'pack'
+    assert zub['kept'] == ['wall', 'zub stand', 'window']
+    assert zub['source'] == 'llm'
+    assert server.asked == []
+    assert server.asked_contrasts == ['zub']
+    done = run('zub', 'wall', '--contrasts', '--no-filter')
+    assert rows(done.out)['zub'].split()[1:3] == ['zub', 'stand,']
+    assert "wall: is the requested class 'wall'" in done.out
+    assert 'store' in rows(done.out)['zub']
+    run('boat', '--contrasts', '--refresh', '--no-filter')
+    assert server.asked_contrasts == ['zub', 'wall', 'boat']
+
+
+def test_contrasts_are_filtered_by_meaning(run, server):
+    pytest.importorskip('torch')
+    server.behave = lambda request: server.answer('wheel, taxi, road, sedan')
+    done = run('car', '--contrasts', '--base-url', server.url)
+    assert done.code == 0, done.err
+    assert rows(done.out)['car'].split()[:2] == ['car', 'road']
+    for reason in ("wheel: is a part of 'car'", "taxi: is a kind of 'car'"):
+        assert reason in ' '.join(done.out.split())
+
+
+def test_contrasts_go_into_the_store_and_stay_there(run, tmp_path, monkeypatch):
+    monkeypatch.delenv('OPENAI_API_KEY')
+    own = tmp_path / 'own.yaml'
+    own.write_text(
+        'classes:\n  zub: {subclasses: [big zub], contrasts: [quay, pier]}\n'
+        '  gub: {subclasses: [big gub]}\n'
+    )
+    assert run('--import', own).code == 0
+    assert '0 of 3 answers forgotten' in run('--prune').err
+    done = run('zub', 'gub', '--contrasts', '--no-filter')
+    assert rows(done.out)['zub'].split()[:3] == ['zub', 'quay,', 'pier']
+    assert 'no contrasts of gub: set a language model' in done.err
+    assert '3 of 3 answers forgotten' in run('--prune', '--n', 3).err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--prompt', 'zero-shot'], '--prompt is for subclasses, without --contrasts'),
+        (['--export', 'x.yaml'], '--export is for subclasses, without --contrasts'),
+    ],
+)
+def test_contrasts_used_wrongly(run, arguments, message):
+    done = run('cat', '--contrasts', '--offline', *arguments)
+    assert done.code == 2
+    assert message in ' '.join(done.err.split())

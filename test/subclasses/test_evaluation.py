@@ -47,8 +47,10 @@ def server(server):
     names = {'zub': ['tabby cat', 'tiger cat', 'Egyptian cat'], 'quib': ['volcano', 'geyser']}
 
     def behave(request):
-        name = server.class_name(json.loads(request.data))
-        return server.answer(json.dumps({'subclasses': names[name]}))
+        body = json.loads(request.data)
+        beside = {'contrasts': ['lawn']}
+        found = {'subclasses': names[server.class_name(body)]}
+        return server.answer(json.dumps(beside if server.is_contrasts(body) else found))
 
     server.behave = behave
     return server
@@ -63,13 +65,13 @@ def test_answers_are_waited_for_once_and_kept(evaluate, server, monkeypatch):
     """A second run needs no server; the store alone gives the same, without any network."""
     code, _, first = evaluate('--subclasses', 'llm', url=server.url)
     assert code == 0
-    assert sorted(server.asked) == ['quib', 'zub']
+    assert sorted(server.asked) == sorted(server.asked_contrasts) == ['quib', 'zub']
     code, _, again = evaluate('--subclasses', 'llm', url=NOBODY)
     assert code == 0
     monkeypatch.setattr(socket.socket, 'connect', lambda *_: pytest.fail('network touched'))
     code, _, from_store = evaluate('--subclasses', 'store', url=NOBODY)
     assert code == 0
-    assert len(server.asked) == 2
+    assert len(server.requests) == 4
     assert numbers(first) == numbers(again) == numbers(from_store)
     assert first['class_iou']['zub'] > 0.3
 

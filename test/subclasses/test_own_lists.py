@@ -40,8 +40,18 @@ def test_the_list_in_force_stays_and_both_are_segmented_by(segmenter):
     np.testing.assert_array_equal(same.mask('cat'), found.mask('cat'))
 
 
+def wait_for_answers(segmenter):
+    until = time.monotonic() + 30
+    while segmenter.asking.pending and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not segmenter.asking.pending
+
+
 def test_the_last_lists_stay_described(segmenter):
     lists = [['cat', f'cup{"s" * i}'] for i in range(MOST_KEPT + 1)]
+    for names in lists:
+        segmenter.describe(names)
+        wait_for_answers(segmenter)  # which make a list another one
     first, *others = (segmenter.describe(names).vocabulary for names in lists)
     for names, kept in zip(lists[1:], others, strict=True):
         assert segmenter.describe(names).vocabulary is kept

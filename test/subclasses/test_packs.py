@@ -41,6 +41,15 @@ def test_class_is_in_one_pack_with_ten_distinct_subclasses(name):
     assert len({name_key(sub) for sub in names}) == 10
 
 
+def test_every_class_has_ten_contrasts_that_are_no_names_of_it():
+    for pack in curated_packs():
+        for name, names in pack.contrasts.items():
+            own = {key for key, of in pack.keys.items() if of == name}
+            own |= {name_key(sub) for sub in pack.classes[name]}
+            assert len({name_key(one) for one in names} - own) == len(names) == 10, name
+        assert pack.contrasts.keys() == pack.classes.keys()
+
+
 def test_packs_hold_the_promised_classes():
     sizes = {pack.path.stem: len(pack.classes) for pack in curated_packs()}
     assert sizes == {'voc': 20, 'coco_things': 60, 'indoor': 40}
@@ -100,6 +109,22 @@ def test_load_pack(tmp_path):
     assert pack.find('window') is None
 
 
+def test_contrasts_are_optional_and_found_by_alias(tmp_path):
+    pack = load_pack(
+        write(
+            tmp_path,
+            'classes:\n'
+            '  mug: {aliases: [cup], subclasses: [beaker], contrasts: [" coffee  pot", no]}\n'
+            '  door: {subclasses: [], contrasts: []}\n'
+            '  window: {subclasses: []}\n',
+        )
+    )
+    assert pack.find_contrasts('CUP') == pack.find_contrasts('mug') == ('coffee pot', 'no')
+    assert pack.find_contrasts('door') == ()
+    assert pack.find_contrasts('window') is None
+    assert pack.find_contrasts('gate') is None
+
+
 BOMB = (
     'a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n'
     'c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n'
@@ -122,6 +147,11 @@ BOMB = (
         ('classes: {cat: {}}', "'cat', subclasses: missing, expected a list of names"),
         ('classes: {cat: {subclasses: tabby}}', "'cat', subclasses: text, expected a list"),
         ('classes: {cat: {subclasses: [{a: b}]}}', 'a mapping, expected a name'),
+        ('classes: {cat: {subclasses: [], contrasts: dog}}', "'cat', contrasts: text, expected"),
+        (
+            f'classes: {{cat: {{subclasses: [], contrasts: [{"x, " * 101}]}}}}',
+            "'cat', contrasts: 101 names, at most 100",
+        ),
         ('classes: {cat: {kinds: [a]}}', "class 'cat' has 'kinds'"),
         ('classes: {cat: {subclasses: [""]}}', 'a class name is empty'),
         ('classes: {cat: {subclasses: ["a\\nb"]}}', 'control characters'),

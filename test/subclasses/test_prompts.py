@@ -1,6 +1,6 @@
 import pytest
 
-from llmseg_ros.subclasses.prompts import PromptError, load_prompt
+from llmseg_ros.subclasses.prompts import PromptError, contrast_prompt, load_prompt
 
 
 def test_zero_shot_is_the_papers_first_prompt():
@@ -14,6 +14,15 @@ def test_few_shot_is_the_same_after_two_examples():
     text = load_prompt('few-shot').render('cat', 4)
     assert text.startswith('Q1: List 3 subclasses of the person:\nA1: female, male, child\nQ2: ')
     assert text.endswith('\n' + load_prompt('zero-shot').render('cat', 4))
+
+
+def test_contrasts_are_asked_for_by_a_prompt_of_their_own():
+    text = contrast_prompt().render('boat', 7)
+    assert text.endswith('A: Here are 7 things often seen beside or mistaken for boat:')
+    assert 'no kinds and no parts' in text
+    assert '{' not in text
+    keys = {contrast_prompt().key, load_prompt('few-shot').key, load_prompt('zero-shot').key}
+    assert len(keys) == 3
 
 
 def test_class_name_is_text(tmp_path):

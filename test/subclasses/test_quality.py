@@ -1,6 +1,6 @@
 import pytest
 
-from llmseg_ros.subclasses.quality import ANYTHING, filter_subclasses, meaning_of
+from llmseg_ros.subclasses.quality import ANYTHING, filter_subclasses, meaning_of, membership_of
 
 
 def reasons(filtered):
@@ -119,3 +119,61 @@ def test_chance_level_of_an_encoder_makes_no_difference():
     shifted |= {name: [0.0, 0.0, 0.0, 3.0] for name in ANYTHING if name not in VECTORS}
     classes = {'dog': ['poodle', 'beagle', 'boxer', 'bus']}
     assert filter_subclasses(classes, encoder(shifted))['dog'].kept == ('poodle', 'beagle', 'boxer')
+
+
+MEMBERS = {
+    'dog': [1.0, 1.0, 0.0, 0.0],
+    'cat': [0.0, 0.0, 1.0, 1.0],
+    'bus': [0.0, 0.0, 0.0, 0.0],
+    'poodle': [1.0, 0.0, 0.0, 0.0],
+    'tabby': [0.0, 0.0, 1.0, 0.0],
+    'tabbies': [0.0, 0.0, 1.0, 0.0],
+    'Siamese': [0.0, 0.3, 0.3, 0.4],
+    'catfish': [0.0, 0.6, 0.4, 0.0],
+}
+
+
+def membership(names):
+    torch = pytest.importorskip('torch')
+    return torch.tensor([MEMBERS.get(name, [0.0] * 4) for name in names])
+
+
+def test_what_another_class_shows_goes_to_it():
+    classes = {'dog': ['poodle', 'beagle', 'tabby', 'Siamese', 'catfish'], 'cat': ['lion']}
+    filtered = filter_subclasses(classes, encoder(VECTORS), membership)
+    assert filtered['dog'].kept == ('poodle', 'beagle')
+    assert filtered['cat'].taken == ('tabby', 'Siamese')
+    assert filtered['cat'].kept[-2:] == ('tabby', 'Siamese')
+    told = reasons(filtered['dog'])
+    assert told['tabby'].endswith(' and goes there')
+    # nearer to cat by what it means, but mostly shown by what shows dogs
+    assert "is nearer to 'cat'" in told['catfish']
+    assert not told['catfish'].endswith('goes there')
+
+
+def test_nothing_goes_where_it_is_already_or_where_people_wrote_the_list():
+    classes = {'dog': ['poodle', 'tabbies'], 'cat': ['Tabby'], 'bus': ['tabby']}
+    vectors = {**VECTORS, 'tabbies': VECTORS['tabby'], 'Tabby': VECTORS['tabby']}
+    found = filter_subclasses(classes, encoder(vectors), membership)
+    assert found['cat'].kept == ('Tabby',)
+    assert not any(item.taken for item in found.values())
+    classes = {'dog': ['poodle', 'tabby'], 'cat': ['Siamese']}
+    for written in ({'cat'}, {'dog'}):
+        found = filter_subclasses(classes, encoder(VECTORS), membership, written)
+        assert found['cat'].kept == ('Siamese',)
+        assert ('tabby' in found['dog'].kept) == (written == {'dog'})
+
+
+def test_the_default_encoder_gives_exchanged_names_back():
+    from llmseg_ros.config import SegmenterConfig
+    from llmseg_ros.encoders import create_encoder
+
+    pytest.importorskip('efficientnet_lite_pytorch')
+    imagenet = create_encoder(SegmenterConfig())
+    lists = {'dog': ['poodle', 'Siamese cat'], 'cat': ['tabby', 'beagle'], 'sofa': ['settee']}
+    found = filter_subclasses(lists, meaning_of(imagenet), membership_of(imagenet))
+    assert {name: item.kept for name, item in found.items()} == {
+        'dog': ('poodle', 'beagle'),
+        'cat': ('tabby', 'Siamese cat'),
+        'sofa': ('settee',),
+    }
