@@ -3,7 +3,11 @@
 Each encoder in each precision and runtime, each refiner, two image sizes, 5 and 80 classes; one
 camera frame by frame, one whose stages overlap as in the node, and four cameras on one model.
 Weights are random where they are not installed: time does not go with what they say. What can't be
-run is left out with a sentence, and so is what the time does not suffice for.
+run is left out with a sentence, and so is what the time does not suffice for: what is left of it is
+shared evenly among the encoders, precisions and runtimes still to come.
+
+Beside torch it needs numpy, opencv-python-headless and PyYAML, and of an encoder, ONNX Runtime or
+pydensecrf what requirements/ says.
 
 "GPU waits" is the share of a frame's time in which the GPU runs nothing. "floor" is the larger of
 the products and convolutions of a frame over the rate of a large matrix product measured here in
@@ -36,7 +40,6 @@ from gpu_floor import DTYPES, Work, count_work, covered, measure_device, wait_fo
 from numpy.typing import NDArray
 from random_weights import write_random_clip, write_random_simseg
 
-from llmseg_ros.cli.common import print_table
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.config_files import load_config
 from llmseg_ros.encoders import EncoderUnavailable, find_device
@@ -87,7 +90,7 @@ class Scale(NamedTuple):
     side: int
 
 
-FULL = Scale(((640, 480), (1280, 720)), (5, 80), ('lite2', 'ViT-B-16-quickgelu'), 12, 0.4, 8192)
+FULL = Scale(((640, 480), (1280, 720)), (5, 80), ('lite2', 'ViT-B-16-quickgelu'), 12, 0.3, 8192)
 SMALL = Scale(((64, 48),), (2, 3), ('lite0', 'small'), 2, 0.02, 512)
 
 
@@ -189,26 +192,42 @@ class Bench:
         self.rows: list[Row] = []
         self.left_out: list[str] = []
         self._device, self._scale, self._end = device, scale, end
+        self._until = end  # for one encoder in one precision and runtime
         self._works: dict[tuple[object, ...], Work] = {}
         self.operations_per_s, self.bytes_per_s = measure_device(device, scale.side)
 
     def run(self, folder: Path) -> None:
         """Measure everything; checkpoints of random weights go to the folder."""
-        for encoder in ENCODERS:
-            try:
-                config = self._configure(encoder, folder)
-            except ImportError as error:
-                self.left_out.append(f'{encoder}: the package {error.name} is not installed')
+        cases = [
+            (encoder, precision, runtime)
+            for encoder, precision, runtime in itertools.product(ENCODERS, DTYPES, RUNTIMES)
+            if precision == 'fp32' or (encoder, runtime) != ONE_PRECISION
+        ]
+        configs: dict[str, SegmenterConfig | str] = {}  # or why there is none
+        for index, (encoder, precision, runtime) in enumerate(cases):
+            left_s = max(0.0, self._end - time.monotonic())
+            self._until = time.monotonic() + left_s / (len(cases) - index)
+            if encoder not in configs:
+                configs[encoder] = self._configure_or_say(encoder, folder)
+            config = configs[encoder]
+            if isinstance(config, str):
+                self._leave_out(config)
                 continue
-            for precision, runtime in itertools.product(DTYPES, RUNTIMES):
-                if precision != 'fp32' and (encoder, runtime) == ONE_PRECISION:
-                    continue
-                try:
-                    self._measure_encoder(config, precision, runtime)
-                except (EncoderUnavailable, RuntimeError) as error:
-                    reason = str(error).splitlines()[0]
-                    self.left_out.append(f'{encoder}, {precision}, {runtime}: {reason}')
-                free_memory()
+            if not left_s:
+                self._leave_out(f'{encoder}, {precision}, {runtime}: time is up')
+                continue
+            try:
+                self._measure_encoder(config, precision, runtime)
+            except (EncoderUnavailable, RuntimeError, ImportError) as error:
+                reason = str(error).splitlines()[0]
+                self._leave_out(f'{encoder}, {precision}, {runtime}: {reason}')
+            free_memory()
+
+    def _configure_or_say(self, encoder: str, folder: Path) -> SegmenterConfig | str:
+        try:
+            return self._configure(encoder, folder)
+        except ImportError as error:
+            return f'{encoder}: the package {error.name} is not installed'
 
     def _configure(self, encoder: str, folder: Path) -> SegmenterConfig:
         config = load_config(shipped_path(f'config/{PRESETS[encoder]}.yaml'))
@@ -226,10 +245,18 @@ class Bench:
         used = replace(config.encoder, device=device, precision=precision, runtime=runtime)
         segmenter = Segmenter(replace(config, encoder=used))
         names = class_names()
+        before = len(self.rows)
         for count, size in itertools.product(self._scale.classes, self._scale.sizes):
             segmenter.set_classes(names[:count])
             frames = make_frames(*size)
             for refiner, settings in REFINERS.items():
+                if len(self.rows) > before and time.monotonic() > self._until:
+                    case = f'{config.encoder.name}, {precision}, {runtime}'
+                    self._leave_out(
+                        f'{case}: from {count} classes, {size[0]}x{size[1]}, {refiner} on, '
+                        'for lack of time'
+                    )
+                    return
                 if settings.get('backend') == 'pydensecrf' and not crf_available():
                     self._leave_out(f'{refiner}: pip install pydensecrf2')
                     continue
@@ -244,9 +271,6 @@ class Bench:
         encoder, precision, runtime, refiner, size, count = key
         busy = work = None
         for cameras in CAMERAS:
-            if time.monotonic() > self._end:
-                self._leave_out(f'from {encoder}, {precision}, {runtime}, {refiner} on: time is up')
-                return
             laps, per_s = run_cameras(segmenter, frames, cameras, self._scale.seconds)
             if busy is None:
                 busy = busy_ms(segmenter, frames)
@@ -264,7 +288,7 @@ class Bench:
             )
 
     def _leave_out(self, sentence: str) -> None:
-        if 'time is up' not in ' '.join(self.left_out[-1:]) and sentence not in self.left_out:
+        if sentence not in self.left_out:
             self.left_out.append(sentence)
 
 
@@ -307,7 +331,9 @@ def print_bench(bench: Bench, device: str) -> None:
     """Print what was measured and what was not."""
     peaks = ', '.join(f'{n} {v / 1e12:.2f} TFLOP/s' for n, v in bench.operations_per_s.items())
     print(f'{device}; measured: {peaks}, {bench.bytes_per_s / 1e9:.0f} GB/s')
-    print_table(COLUMNS, [[short(value) for value in asdict(row).values()] for row in bench.rows])
+    rows = [[str(short(value)) for value in asdict(row).values()] for row in bench.rows]
+    for cells in (COLUMNS, ['---'] * len(COLUMNS), *rows):
+        print(f'| {" | ".join(cells)} |')
     for sentence in bench.left_out:
         print(f'left out: {sentence}', file=sys.stderr)
 

@@ -23,6 +23,7 @@ from llmseg_ros.ros.conversions import array_to_image
 NAMES = ('front', 'rear', 'left', 'right')
 CLASSES = ('cat', 'cup', 'person', 'rocket')
 RATE_HZ = 30.0
+LOW_HZ = 1.0  # that node.max_rate is tried with
 UNEQUAL_HZ = dict(zip(NAMES, (30.0, 30.0, 5.0, 1.0), strict=True))
 PICTURES = ('chelsea', 'coffee', 'astronaut', 'rocket')
 Rates = Mapping[str, float]
@@ -67,6 +68,9 @@ def measure(made: Rig, seconds: float, calls: int, alone_mib: float) -> None:
     without_last = dict.fromkeys(NAMES[:-1], RATE_HZ)
     run(made, arrivals, without_last, seconds, f'{NAMES[-1]} dead')
     run(made, arrivals, equal, seconds, f'{NAMES[-1]} rejected', rejected=NAMES[-1:])
+    made.set_parameter('node.max_rate', LOW_HZ)
+    run(made, arrivals, equal, seconds, f'all at 30 Hz, node.max_rate {LOW_HZ}')
+    made.set_parameter('node.max_rate', 0.0)
     with contextlib.ExitStack() as filming:
         for name in NAMES:
             filming.enter_context(made.filming(RATE_HZ, f'/seg/{name}/image'))
@@ -111,7 +115,9 @@ def run(
             filming.enter_context(made.filming(rate_hz, f'/seg/{name}/image', encoding))
         time.sleep(3)
         begin = {name: len(arrived) for name, arrived in arrivals.items()}
+        worked = made.cpu_seconds()
         time.sleep(seconds)
+        worked = made.cpu_seconds() - worked
         now = {name: list(arrived[begin[name] :]) for name, arrived in arrivals.items()}
     print(f'{what}:')
     for name, arrived in now.items():
@@ -119,7 +125,8 @@ def run(
         ages_ms = 1000 * np.array([age for _, age in arrived] or [np.nan])
         p50, p95 = np.percentile(ages_ms, (50, 95))
         print(f'  {name}: {shares[name]:.2f} results/s, age ms p50 {p50:.0f}, p95 {p95:.0f}')
-    print(f'  together {sum(shares.values()):.2f} results/s', flush=True)
+    together = f'{sum(shares.values()):.2f} results/s, {worked / seconds:.2f} CPUs'
+    print(f'  together {together}', flush=True)
     return shares
 
 

@@ -19,9 +19,11 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from llmseg_ros.srv import SetClasses
+from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from skimage import data
@@ -63,6 +65,18 @@ class Rig:
             if line.startswith('VmRSS:'):
                 return int(line.split()[1]) / 1024
         raise OSError('the node is gone')
+
+    def cpu_seconds(self) -> float:
+        """Return the node's time on the processors so far."""
+        after_name = Path(f'/proc/{self.seg.pid}/stat').read_text().rpartition(')')[2].split()
+        return sum(map(int, after_name[11:13])) / os.sysconf('SC_CLK_TCK')
+
+    def set_parameter(self, name: str, value: object) -> None:
+        """Set one of the node's parameters."""
+        client = self.node.create_client(SetParameters, '/seg/set_parameters')
+        client.wait_for_service()
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        time_call(client, SetParameters.Request(parameters=[parameter]))
 
     def listen(self, topic: str = '/seg/labels') -> list[tuple[float, float]]:
         """Subscribe to label images; return their arrivals, the rig's own unless told a topic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -342,7 +342,7 @@ class Segmenter:
         return Segmentation(
             labels_hw,
             confidence_hw,
-            class_results(vocabulary, scores_c.cpu().numpy(), labels_hw),
+            class_results(vocabulary, scores_c.cpu().numpy(), labels_hw, found.candidates),
             vocabulary.version,
             clock.timings_ms,
             found.candidates,
@@ -380,17 +380,19 @@ def background_only(
 
 
 def class_results(
-    vocabulary: Vocabulary, scores_c: NDArray[np.float32], labels_hw: NDArray[np.uint16]
+    vocabulary: Vocabulary,
+    scores_c: NDArray[np.float32],
+    labels_hw: NDArray[np.uint16],
+    candidates: Collection[int],
 ) -> tuple[ClassResult, ...]:
-    """Measure area and box of every class in a label image."""
+    """Measure area and box of every class in a label image, which has candidates alone."""
     import cv2
 
-    found = set(np.flatnonzero(np.bincount(labels_hw.ravel())).tolist())
     results = []
     scores_of_classes = scores_c[: len(vocabulary.classes)]  # after them come those of `never`
     for item, score in zip(vocabulary.classes, scores_of_classes, strict=True):
         area, box = 0, (0, 0, 0, 0)
-        if item.id in found:
+        if item.id in candidates:
             mask = (labels_hw == item.id).view(np.uint8)
             x, y, width, height = cv2.boundingRect(mask)
             area, box = int(np.count_nonzero(mask)), (x, y, width, height)

@@ -58,7 +58,7 @@ def test_what_can_not_be_run_is_left_out_with_a_sentence(
     assert bench.rows == []
     assert bench.left_out == [
         'simseg: the package timm is not installed',
-        'from open_clip, fp32, torch, crf on: time is up',
+        'open_clip, fp32, torch: time is up',
     ]
 
 

@@ -76,7 +76,7 @@ def find_depth_topics(
         c.msgtype in TF_TYPES and c.msgcount and not c.topic.endswith(STATIC)
         for c in bag.connections
     )
-    tracks = sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE})
+    tracks = odometry_topics(bag)
     if not odometry and not has_tf and tracks:
         if len(tracks) > 1:
             raise BagError(
@@ -204,9 +204,24 @@ class BagDepth:
                 raise GeometryError(f'the frame {frame_id!a} of the image hangs on nothing in tf')
             if not self.world:
                 self.world = self._tree.chain(frame)[-1]
+                self._check_moves(frame)
             return self._tree.pose(frame, self.world, stamp)
         except GeometryError as error:
             raise BagError(f'the poses of the bag can not be used: {error}') from error
+
+    def _check_moves(self, frame: str) -> None:
+        """Raise GeometryError where tf has wheels or the like alone, and odometry the poses."""
+        tracks = odometry_topics(self._bag)
+        if tracks and not self.topics.odometry and not self._tree.moves(frame):
+            raise GeometryError(
+                f'in tf nothing moves between the camera and {self.world!a}, choose the poses '
+                f'with --odometry, one of {", ".join(tracks)}'
+            )
+
+
+def odometry_topics(bag: Bag) -> list[str]:
+    """Return the names of the topics with odometry."""
+    return sorted({c.topic for c in bag.connections if c.msgtype == ODOMETRY_TYPE and c.msgcount})
 
 
 def changed_infos(bag: Bag, topics: DepthTopics) -> Iterator[tuple[int, Camera]]:

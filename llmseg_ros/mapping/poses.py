@@ -117,6 +117,14 @@ class FrameTree:
         links = (*self._moving.values(), *self._fixed.values())
         return frame in self or any(parent == frame for parent, _ in links)
 
+    def moves(self, frame: str) -> bool:
+        """Return whether anything moves between a frame and the topmost one above it.
+
+        Raises:
+            GeometryError: the frames hang on each other in a ring.
+        """
+        return any(above in self._moving for above in self.chain(frame))
+
     def chain(self, frame: str) -> list[str]:
         """Return a frame, its parent and so on up to the one that hangs on nothing.
 

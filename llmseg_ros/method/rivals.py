@@ -47,12 +47,12 @@ def relate_things(
         descriptors_ed: (e, d), of the things, of length 1.
         names_cnd: (c, n, d), of the classes' names, of length 1, padded with zeros.
     """
-    likeness_ee = descriptors_ed @ descriptors_ed.T
     rivals_ce = membership_ce <= LEAST_MEMBERSHIP
     rivals_ce &= (names_cnd @ descriptors_ed.T).amax(dim=1) <= LEAST_LIKENESS_TO_NAME
     for member_e, rival_e in zip(membership_ce, rivals_ce, strict=True):
-        for j in (member_e > LEAST_MEMBERSHIP).nonzero()[:, 0].tolist():
-            rival_e &= member_e[j] * likeness_ee[j] <= LEAST_LIKENESS
+        index_j = (member_e > LEAST_MEMBERSHIP).nonzero()[:, 0]
+        likeness_je = descriptors_ed[index_j] @ descriptors_ed.T
+        rival_e &= (member_e[index_j, None] * likeness_je <= LEAST_LIKENESS).all(dim=0)
     return Things(descriptors_ed, membership_ce, rivals_ce)
 
 

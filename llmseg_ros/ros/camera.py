@@ -84,6 +84,10 @@ class CameraStream:
         """Return whether anyone subscribes to any result."""
         return self.results.wanted() or self.depth.wanted()
 
+    def labels_wanted(self) -> bool:
+        """Return whether anyone subscribes to what is made of labels."""
+        return self.results.labels_wanted() or self.depth.wanted()
+
     def agree(self) -> None:
         """Be as reliable as the publishers are."""
         if self._images is not None:

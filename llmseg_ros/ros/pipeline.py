@@ -190,7 +190,12 @@ class FramePipeline:
         previous = frame_before(camera.previous, stamp)
         found = self._in_memory(camera, lambda: self._segmenter.find(rgb, previous))
         camera.previous = stamp, found
+        camera.results.publish_features(found, message.header)
         ended = time.perf_counter()
+        if self.config.lazy and not camera.labels_wanted():
+            total_ms = 1000 * (ended - started)
+            camera.statistics.add_result({'convert': convert_ms, 'total': total_ms})
+            return
         frame = FrameInWork(
             camera, message.header, taken.depth, stamp, found, started, convert_ms, ended
         )
@@ -208,7 +213,6 @@ class FramePipeline:
         segmentation = self._in_memory(camera, lambda: self._segmenter.finish(frame.found))
         segmented = time.perf_counter()
         camera.results.publish(rgb, segmentation, header, self.config)
-        camera.results.publish_features(frame.found, header)
         published = time.perf_counter()
         timings_ms = {
             'convert': frame.convert_ms,

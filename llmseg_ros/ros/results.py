@@ -44,17 +44,21 @@ class ResultPublishers:
         self._confidence = create(Image, f'{below}confidence', qos.PICTURES)
         self._overlay = create(Image, f'{below}overlay', qos.PICTURES)
         self._features = create(PatchFeatures, f'{below}features', qos.CLOUDS)
-        self._all = [self._labels, self._masks, self._confidence, self._overlay, self._features]
+        self._of_labels = [self._labels, self._masks, self._confidence, self._overlay]
         self._detections = None
         if importlib.util.find_spec('vision_msgs') is not None:
             from vision_msgs.msg import Detection2DArray
 
             self._detections = create(Detection2DArray, f'{below}detections', qos.RESULTS)
-            self._all.append(self._detections)
+            self._of_labels.append(self._detections)
 
     def wanted(self) -> bool:
         """Return whether anyone subscribes to any result."""
-        return any(publisher.get_subscription_count() for publisher in self._all)
+        return self.labels_wanted() or self._features.get_subscription_count() > 0
+
+    def labels_wanted(self) -> bool:
+        """Return whether anyone subscribes to what is made of labels."""
+        return any(publisher.get_subscription_count() for publisher in self._of_labels)
 
     def publish(
         self, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header, config: NodeConfig
@@ -94,5 +98,5 @@ class ResultPublishers:
 
     def destroy(self) -> None:
         """Withdraw the topics."""
-        for publisher in self._all:
+        for publisher in (*self._of_labels, self._features):
             self._node.destroy_lifecycle_publisher(publisher)

@@ -17,6 +17,7 @@ from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.formats.decoding import extent
 from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.live.thresholds import describe_thresholds, with_threshold
+from llmseg_ros.method.components import find_components
 from llmseg_ros.ros.calls import CallQueue, Refused, late
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.class_list import ClassListInterface
@@ -29,6 +30,7 @@ from llmseg_ros.ros.conversions import (
     vocabulary_to_label_map,
 )
 from llmseg_ros.ros.describe_service import configured, describe_in_time
+from llmseg_ros.ros.parameters import NodeConfig
 from llmseg_ros.ros.pipeline import FramePipeline
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.settings import ConfigError
@@ -91,7 +93,7 @@ class SegmentService:
             'wait': 1000 * (turns[0] - described),
             **segmentation.timings_ms,
         }
-        response = self._respond(segmentation, message.header, own.vocabulary, pipeline)
+        response = self._respond(segmentation, message.header, own.vocabulary, pipeline.config)
         response.message = '; '.join(own.notes)
         response.stages = list(timings_ms)
         response.milliseconds = list(timings_ms.values())
@@ -102,20 +104,23 @@ class SegmentService:
         segmentation: Segmentation,
         header: Header,
         vocabulary: Vocabulary,
-        pipeline: FramePipeline,
+        config: NodeConfig,
     ) -> SegmentImage.Response:
         label_map = self._class_list.label_map
         if label_map.version != vocabulary.version:
             now = Header(stamp=self._node.get_clock().now().to_msg())
             label_map = vocabulary_to_label_map(vocabulary, now)
         highest = max((result.id for result in segmentation.classes), default=0)
-        encoding = label_encoding(pipeline.config.label_encoding, highest)
+        encoding = label_encoding(config.label_encoding, highest)
+        components = None
+        if config.instances:
+            components = find_components(segmentation, config.instance_area)
         return SegmentImage.Response(
             success=True,
             header=header,
             labels=labels_to_image(segmentation.labels, encoding, header),
             confidence=confidence_to_image(segmentation.confidence, header),
-            masks=segmentation_to_masks(segmentation, header),
+            masks=segmentation_to_masks(segmentation, header, components),
             label_map=label_map,
         )
 

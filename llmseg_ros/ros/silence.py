@@ -73,7 +73,10 @@ def how_to_hear(topic: str, kinds: set[str], camera: str = '') -> str:
     """Say which parameter makes the node hear a topic; empty where none does."""
     image = image_name(camera)
     if 'sensor_msgs/msg/Image' in kinds:
-        return f': set node.image_transport to raw and remap {image} to {topic}'
+        raw = 'set node.image_transport to raw'
+        if camera:
+            raw += f', leave {camera} out of node.compressed_cameras'
+        return f': {raw} and remap {image} to {topic}'
     if 'sensor_msgs/msg/CompressedImage' in kinds:
         compress = 'set node.image_transport to compressed'
         if camera:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from llmseg_ros.classes import singular_words
 
@@ -52,11 +52,12 @@ class Filtered:
     taken: tuple[str, ...] = ()
 
 
-class Stray(NamedTuple):
+@dataclass(frozen=True)
+class Stray:
     """A subclass that is nearer to another class: where it is listed, and which that is."""
 
     class_name: str
-    index: int
+    position: int
     other: str
 
 
@@ -102,11 +103,11 @@ def filter_subclasses(
     taken: dict[str, list[str]] = {name: [] for name in classes}
     if membership is not None and strays:
         for stray in _of_others(strays, classes, membership):
-            names, (class_name, index, other) = classes[stray.class_name], stray
+            name, other = classes[stray.class_name][stray.position], stray.other
             there = [other, *_without(classes[other], reasons[other]), *taken[other]]
-            if folded(names[index]) not in map(folded, there):
-                taken[other].append(names[index])
-                reasons[class_name][index] += ' and goes there'
+            if folded(name) not in map(folded, there):
+                taken[other].append(name)
+                reasons[stray.class_name][stray.position] += ' and goes there'
     return {name: _result(classes[name], reasons[name], taken[name]) for name in classes}
 
 
@@ -118,7 +119,7 @@ def _of_others(
     """Return the strays of which most that shows them shows the class they are nearer to."""
     order = list(classes)
     of_class_ce = membership(order)
-    of_stray_ne = membership([classes[stray.class_name][stray.index] for stray in strays])
+    of_stray_ne = membership([classes[stray.class_name][stray.position] for stray in strays])
     shares_nc = of_stray_ne @ of_class_ce.T / of_stray_ne.sum(dim=1, keepdim=True).clamp(min=1e-9)
     best = shares_nc.max(dim=1)
     return [

@@ -18,7 +18,9 @@ from llmseg_ros.mapping.rgbd import RgbdFrame, frame_points
 from ..helpers.bags import SECOND, image
 from ..helpers.rgbd_bags import (
     COMPRESSED,
+    IN_BASE,
     STEP,
+    TF,
     Messages,
     camera_info,
     changed,
@@ -226,6 +228,20 @@ def in_frame(name: str) -> Any:
         if topic in ('/camera/image', '/camera/depth'):
             message.header.frame_id = name
     return messages
+
+
+def test_wheels_in_tf_and_poses_as_odometry(tmp_path: Path) -> None:
+    """Or all views would be put where the robot's base is."""
+    messages = room_messages(poses='odometry')
+    wheels = [
+        ('/tf', TF, transform('wheel', 'base_link', IN_BASE, SECOND + n * STEP), SECOND + n * STEP)
+        for n in range(4)
+    ]
+    moves = "in tf nothing moves between the camera and 'base_link', choose the poses with"
+    with pytest.raises(BagError, match=f'{moves} --odometry, one of /odometry'):
+        read(tmp_path, [*messages, *wheels])
+    frames, depth = read(tmp_path / 'other', [*messages, *wheels], odometry='/odometry')
+    assert (len(frames), depth.world) == (4, 'odom')
 
 
 def test_no_poses(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from llmseg_ros.config import ConfigError
@@ -79,6 +79,32 @@ def node(context: Any) -> Iterator[Any]:
     node = LifecycleNode('of_cameras', context=context)
     yield node
     node.destroy_node()
+
+
+def test_a_silent_camera_is_told_with_what_to_do(
+    node: Any, peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('llmseg_ros.ros.silence.PATIENCE_S', -1.0)
+    config = NodeConfig(cameras=('rear', 'side', 'top'), compressed_cameras=('side',))
+    rear, side, top = (CameraStream(node, config, FrameStatistics(), n) for n in config.cameras)
+    for camera in (rear, side, top):
+        assert camera.why_silent() == ''  # it is not heard
+        camera.start(lambda *_: None)
+    peer.unheard_publisher(CompressedImage, f'{rear.topic}/compressed')
+    peer.unheard_publisher(Image, side.topic)
+    topics = f'{rear.topic}/compressed', side.topic
+    peer.spin_until(lambda: all(node.count_publishers(topic) for topic in topics))
+    told = [camera.why_silent() for camera in (rear, side, top)]
+    assert told[0].endswith(
+        ': put rear into node.compressed_cameras and remap ~/rear/image to /of_cameras/rear/image'
+    )
+    assert told[1].endswith(
+        ': set node.image_transport to raw, leave side out of node.compressed_cameras and remap '
+        '~/side/image to /of_cameras/side/image'
+    )
+    assert 'on /of_cameras/top/image: nobody publishes it; remap it (~/top/image:=' in told[2]
+    for camera in (rear, side, top):
+        camera.destroy()
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,7 @@ from llmseg_ros.segmenter import Segmenter
 
 from ..helpers.products import product_maps
 
+ROOT = Path(__file__).resolve().parents[2]
 CAT = np.ascontiguousarray(data.chelsea())
 NAMES = ['cat', 'coffee cup', 'rocket']
 
@@ -149,3 +154,34 @@ def test_there_is_nothing_to_ask_without_a_model(start_seg: Callable[..., Any], 
     answer = peer.call(DescribeNames, '/bare/describe', DescribeNames.Request(names=['cat']))
     assert not answer.success
     assert 'the node is not configured' in answer.message
+
+
+EXAMPLES = re.findall('```python\n(.*?)```', (ROOT / 'docs/interfaces.md').read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ('number', 'said'),
+    [(0, r'^cat 0\.\d+ sensor_msgs.msg.RegionOfInterest\(x_offset=\d+'), (1, r'^cat: \d+\.\d+ at')],
+)
+def test_the_examples_of_the_documentation_run(
+    seg: Any, peer: Any, number: int, said: str, tmp_path: Path
+) -> None:
+    camera = peer.publisher(Image, '/image', qos_profile_sensor_data)
+    (tmp_path / 'example.py').write_text(EXAMPLES[number])
+    with subprocess.Popen(
+        [sys.executable, 'example.py'],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as example:
+        second = 100
+        while example.poll() is None:
+            second += 1
+            camera.publish(frame(second))
+            peer.spin_for(0.2)
+            if second > 200:
+                example.kill()
+        output = example.stdout.read()
+    assert example.returncode == 0, output
+    assert re.search(said, output, re.MULTILINE), output

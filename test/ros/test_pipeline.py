@@ -17,6 +17,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('llmseg_ros.msg')
 
 import torch
+from llmseg_ros.msg import PatchFeatures
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -361,3 +362,28 @@ def test_what_nobody_subscribes_to_is_not_computed(
         monkeypatch.setattr(f'llmseg_ros.ros.results.{name}', compute)
     statistics = run(node, FaultySegmenter(), frame())
     assert (statistics.published, statistics.failed) == (1, 0)
+
+
+def test_nothing_is_refined_for_patches_alone(
+    node: Any, peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor lost: what `finish` would raise costs no frame until somebody wants labels."""
+    monkeypatch.setattr(
+        'llmseg_ros.ros.results.found_to_features', lambda found, header: PatchFeatures()
+    )
+    monkeypatch.setattr(FaultySegmenter, 'in_finish', True)
+    camera = CameraStream(node, NodeConfig(), FrameStatistics())
+    segmenter = FaultySegmenter(ValueError('refined'))
+    pipeline = FramePipeline(node, segmenter, NodeConfig(), [camera])
+
+    def run_one() -> tuple[int, int]:
+        pipeline._at_its_own_cost(pipeline._find, TakenFrame(camera, frame(), None))
+        return camera.statistics.published, camera.statistics.failed
+
+    peer.collect(PatchFeatures, '/faulty/features')
+    peer.spin_until(camera.wanted)
+    assert run_one() == (1, 0)
+    peer.collect(Image, '/faulty/labels')
+    peer.spin_until(camera.labels_wanted)
+    assert run_one() == (1, 1)
+    camera.destroy()

@@ -18,6 +18,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from llmseg_ros.msg import ClassRule
 from llmseg_ros.srv import GetClasses, SegmentImage, SetClasses
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from skimage import data
@@ -153,6 +155,23 @@ def test_thresholds_and_rules_of_a_call(seg: Any, peer: Any) -> None:
     assert not ruled.masks.masks
     assert ids(ruled.label_map) == ids(label_map(peer))
     assert not label_map(peer).rules
+
+
+def test_masks_are_of_components_where_those_of_frames_are(seg: Any, peer: Any) -> None:
+    def set_instances(value: bool) -> None:
+        parameter = Parameter('node.instances', value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        assert peer.call(SetParameters, '/seg/set_parameters', request).results[0].successful
+
+    whole = segment(peer, image=image(), names=['cat']).masks.masks
+    assert [mask.instance for mask in whole] == [0]
+    set_instances(True)
+    try:
+        parts = segment(peer, image=image(), names=['cat']).masks.masks
+    finally:
+        set_instances(False)
+    assert parts
+    assert [mask.instance for mask in parts] == list(range(1, len(parts) + 1))
 
 
 def png_of(width: int, height: int) -> bytes:

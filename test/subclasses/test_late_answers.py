@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from skimage import data
 
-from llmseg_ros.config import ImageNetConfig, SegmenterConfig, SubclassesConfig
+from llmseg_ros.config import (
+    BackgroundConfig,
+    ImageNetConfig,
+    SegmenterConfig,
+    SubclassesConfig,
+)
 from llmseg_ros.segmenter import Segmenter
 
 
@@ -15,6 +20,7 @@ def segmenter(server, tmp_path):
     config = SegmenterConfig(
         imagenet=ImageNetConfig(model='lite0', short_sides=(64,)),
         subclasses=SubclassesConfig(base_url=server.url, store=str(tmp_path / 'store.sqlite3')),
+        background=BackgroundConfig(contrasts=False),  # which are asked for at the same time
     )
     segmenter = Segmenter(config)
     yield segmenter
