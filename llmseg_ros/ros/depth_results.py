@@ -57,6 +57,7 @@ class DepthResults:
         self._counts = counts
         self._subscription: DepthSubscription | None = None
         self._problem = ''
+        self._cloud: PointCloud2 | None = None  # the last one, for the memory of the next
         self._all = []
         if not config.depth:
             return
@@ -151,7 +152,8 @@ class DepthResults:
             self._depth.publish(array_to_image(visible, '32FC1', header))
         if points_wanted:
             points = depth_to_points(depth, self._camera(held, width, height))
-            self._points.publish(points_to_cloud(points, rgb, segmentation, header))
+            self._cloud = points_to_cloud(points, rgb, segmentation, header, self._cloud)
+            self._points.publish(self._cloud)
 
     def _camera(self, held: HeldDepth, width: int, height: int) -> Camera:
         if held.info is None:
