@@ -2,7 +2,8 @@
 
 Give the datasets you have; docs/evaluation.md has their layout. What lacks a dataset or weights is
 named in the table and left out. Each preset and dataset is `llmseg evaluate` into a folder of its
-own below --out; the same command again goes on where it was, and does what is there by then.
+own below --out; the same command again goes on where it was, and does what is there by then. The
+table has the presets of the command; what was measured before is not measured again for it.
 
     bench/quality.sh --voc VOC2012 --context VOC2010 --coco COCO --ade ADE20K --out quality
 
@@ -114,8 +115,10 @@ def missing_weights(path: Path) -> str:
         elif config.encoder.name == 'simseg':
             simseg.find_checkpoint(config.simseg.checkpoint)
             simseg.find_tokenizer(config.simseg.tokenizer)
-    except EncoderUnavailable as error:
-        return f'no weights: {error}'
+    except EncoderUnavailable:
+        home = shipped_path('config').parent
+        given = path.relative_to(home) if path.is_relative_to(home) else path
+        return f'no weights: llmseg download --config {given}'
     return missing_lists(path, config)
 
 

@@ -150,3 +150,21 @@ def test_models_of_presets_are_usable_and_on_the_hub(name):
     clip = load_config(shipped_path(f'config/{name}.yaml')).open_clip
     assert check_model(clip.model, clip.pretrained)
     assert pretrained_config(clip.model, clip.pretrained)['hf_hub']
+
+
+@pytest.mark.parametrize(
+    ('name', 'command'),
+    [
+        ('open_clip', '`llmseg download --encoder open_clip`'),
+        ('jetson', '`llmseg download --config'),
+    ],
+)
+def test_without_weights_a_preset_says_what_downloads_them(name, command, tmp_path, monkeypatch):
+    from llmseg_ros.encoders import EncoderUnavailable
+    from llmseg_ros.encoders.open_clip_models import find_checkpoint
+
+    monkeypatch.setenv('LLMSEG_CACHE', str(tmp_path))
+    clip = load_config(shipped_path(f'config/{name}.yaml')).open_clip
+    with pytest.raises(EncoderUnavailable) as refused:
+        find_checkpoint(clip.model, clip.pretrained)
+    assert command in str(refused.value)

@@ -109,8 +109,8 @@ def report(checked: Sequence[ClassCheck], images: int, out: Path | None) -> list
     for item in seen:
         if never := [contest.name for contest in item.never]:
             note(
-                f'{", ".join(never)}: never above {item.name!r} in the {item.images} images it was '
-                'found in'
+                f'{", ".join(never)}: never above {item.name!r} where that was found, in '
+                f'{item.images} of {images} images'
             )
     sheets = {} if out is None else write_sheets(seen, out)
     return [as_json(item, sheets.get(item.name)) for item in checked]

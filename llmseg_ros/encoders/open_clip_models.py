@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmseg_ros.config import OpenClipConfig
 from llmseg_ros.encoders.activation import check_activation, needs_quickgelu
 from llmseg_ros.encoders.base import EncoderUnavailable
 from llmseg_ros.encoders.model_folders import (
@@ -111,7 +112,9 @@ def find_checkpoint(name: str, pretrained: str) -> Path:
         return given_weights(pretrained)
     path = find_weights(weights_folder('open_clip', f'{name}--{pretrained}'))
     if path is None:
-        raise absent(f'weights of {name}, {pretrained},', 'open_clip')
+        usual = OpenClipConfig()
+        is_default = (name, pretrained) == (usual.model, usual.pretrained)
+        raise absent(f'weights of {name}, {pretrained},', 'open_clip', is_default)
     return path
 
 

@@ -119,10 +119,21 @@ def harmless_globals() -> list[Any]:
     ]
 
 
-def absent(what: str, encoder: str) -> EncoderUnavailable:
-    """Say that weights are absent, where they are looked for, and what to do."""
+def absent(what: str, encoder: str, is_default: bool = True) -> EncoderUnavailable:
+    """Say that weights are absent, where they are looked for, and what to do.
+
+    Args:
+        what: is absent.
+        encoder: that needs it.
+        is_default: no configuration is needed to know what to download.
+    """
+    command = (
+        f'`llmseg download --encoder {encoder}`'
+        if is_default
+        else '`llmseg download --config FILE`, FILE the configuration that names them,'
+    )
     return EncoderUnavailable(
-        f'{what} not found in {weights_folder(encoder)}: run `llmseg download --encoder {encoder}` '
+        f'{what} not found in {weights_folder(encoder)}: run {command} '
         'where there is a network, or use `encoder: imagenet`, whose weights are installed'
     )
 

@@ -67,7 +67,7 @@ def test_what_is_there_is_measured_and_the_rest_is_named(
     naclip = rows['published/naclip_voc21', 'voc']
     assert naclip['published'] == '64.07'
     assert naclip['source'] == 'README of sinahmr/NACLIP'
-    assert 'llmseg download' in naclip['state']
+    assert 'llmseg download --config config/published/naclip_voc21.yaml' in naclip['state']
     assert (
         'no data: give --coco DIR; no ' in states['published/llm_supervision_voc21', 'coco-object']
     )

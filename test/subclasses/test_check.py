@@ -83,7 +83,7 @@ def test_what_never_wins_is_told_with_its_picture(run, photos: Path, tmp_path: P
     assert lines['tabby'].endswith(f'{photos}/chelsea.jpg')
     assert '%' in lines['tabby']
     assert 'never' in lines['submarine']
-    assert "submarine, lighthouse: never above 'cat' in the 1 images it was found in" in done.err
+    assert "lighthouse: never above 'cat' where that was found, in 1 of 2 images" in done.err
     assert 'rocket was found in none of 2 images' in done.err
     cat, rocket = (row['check'] for row in json.loads(numbers.read_text()))
     assert (cat['images'], rocket['images']) == (1, 0)
