@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from llmseg_ros.classes import clean_name, name_key
@@ -69,6 +69,22 @@ def clean_rules(given: Given, classes: Sequence[str]) -> CleanRules:
             if rule != ClassRule():
                 found.rules[key] = rule
     return found
+
+
+def with_kept(given: Given, before: Given, names: Sequence[str]) -> Given:
+    """Return the rules given, and those before of the other classes of a list."""
+    others = {name_key(name) for name in names} - {name_key(name) for name, _ in given}
+    return [*given, *((name, parts) for name, parts in before if name_key(name) in others)]
+
+
+def as_given(rules: Rules) -> Given:
+    """Return rules that are in force as people write them."""
+    return [(key, asdict(rule)) for key, rule in rules.items()]
+
+
+def in_report(rules: Given) -> dict[str, Any]:
+    """Return what a report or record says of rules by their class, nothing where there are none."""
+    return {'rules': {name: dict(parts) for name, parts in rules}} if rules else {}
 
 
 def clean_rule(

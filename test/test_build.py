@@ -37,6 +37,7 @@ FIELDS = {
         'name': 'string',
         'subclasses': 'sequence<string>',
         'source': 'string',
+        'contrasts': 'sequence<string>',
     },
     'LabelMap': {
         'header': 'std_msgs/Header',

@@ -89,7 +89,7 @@ class ResultBag:
         """Write the class list in force."""
         info = self._types.types['llmseg_ros/msg/ClassInfo']
         classes = [
-            info(id=c.id, name=c.name, subclasses=[c.name, *c.subclasses], source=c.source)
+            info(c.id, c.name, [c.name, *c.subclasses], c.source, [*c.contrasts])
             for c in vocabulary.classes
         ]
         rule = self._types.types['llmseg_ros/msg/ClassRule']

@@ -28,7 +28,7 @@ def export(
         str,
         typer.Argument(
             metavar='CLASSES',
-            help='Class names separated by commas, or a text file with one a line: the list that '
+            help='Class names separated by commas, or a class file: the list that '
             'the node begins with, in its order.',
         ),
     ],

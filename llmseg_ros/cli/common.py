@@ -6,14 +6,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from llmseg_ros.files import shipped_path
+
+if TYPE_CHECKING:
+    from llmseg_ros.class_rules import Given
 
 T = TypeVar('T')
 
@@ -60,16 +63,22 @@ class CommandError(Exception):
     """A verb can't do what it was asked; the message is one sentence that says what to do."""
 
 
-def parse_classes(
-    value: str, rules: list[tuple[str, Mapping[str, Any]]] | None = None
-) -> list[str]:
-    """Return class names as given: separated by commas, or in a class file.
+def parse_classes(value: str) -> list[str]:
+    """Return class names as `parse_classes_and_rules`; a note says so where there are rules.
+
+    Raises:
+        CommandError: the file does not exist, can't be read, or is no class file.
+    """
+    names, rules = parse_classes_and_rules(value)
+    if rules:
+        note(f'class file {value}: the rules of its classes are not used here')
+    return names
+
+
+def parse_classes_and_rules(value: str) -> tuple[list[str], Given]:
+    """Return class names as given, separated by commas or in a class file, and a file's rules.
 
     A file's `background` is left out: it is what none of the classes is.
-
-    Args:
-        value: names, or the path of a file.
-        rules: takes up the rules of a file; without it there is a note that they are not used.
 
     Raises:
         CommandError: the file does not exist, can't be read, or is no class file.
@@ -80,7 +89,7 @@ def parse_classes(
     path = os.path.expanduser(value)
     if not is_readable(path):  # unlike Path.is_file, False for any text
         if not is_like_a_path(value):
-            return value.split(',') if value.strip() else []
+            return (value.split(',') if value.strip() else []), ()
         if os.path.isdir(path):
             raise CommandError(f'class file {printable(value)} is a folder')
         try:
@@ -88,16 +97,24 @@ def parse_classes(
         except FileNotFoundError:
             raise CommandError(f'class file {printable(value)} does not exist') from None
     try:
-        (names, _), given = read_classes_and_rules(Path(path))
-        if rules is not None:
-            rules += given
-        elif given:
-            note(f'class file {value}: the rules of its classes are not used here')
-        return [name for name in names if name_key(name) != 'background']
+        (names, _), rules = read_classes_and_rules(Path(path))
+        return [name for name in names if name_key(name) != 'background'], rules
     except OSError as error:
         raise CommandError(f'class file {printable(value)}: {error.strerror}') from error
     except ClassFileError as error:
         raise CommandError(f'class file {printable(value)} {error}') from error
+
+
+def check_rules(rules: Given, classes: Sequence[str]) -> None:
+    """Refuse rules that can't be used with a class list.
+
+    Raises:
+        CommandError: there are such.
+    """
+    from llmseg_ros.class_rules import clean_rules
+
+    if refused := clean_rules(rules, classes).messages:
+        raise CommandError('; '.join(refused))
 
 
 def is_readable(path: str) -> bool:

@@ -115,7 +115,7 @@ REMEDIES = {
     'RMW': 'install a middleware such as rmw_fastrtps_cpp',
     'interfaces': 'build the package: `make`, or `colcon build` and source install/setup.sh',
     'cv_bridge': 'optional: apt install ros-DISTRO-cv-bridge; rosbags-image does its work so far',
-    'vision_msgs': 'optional, for the label_info topic: apt install ros-DISTRO-vision-msgs',
+    'vision_msgs': 'optional, for topics in its messages: apt install ros-DISTRO-vision-msgs',
 }
 REQUIRED = ('Python', 'torch', 'encoder imagenet')  # without these nothing can be segmented
 

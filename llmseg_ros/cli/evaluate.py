@@ -14,8 +14,9 @@ from llmseg_ros.cli.common import (
     NumbersOption,
     RayWorkersOption,
     SubclassesOption,
+    check_rules,
     note,
-    parse_classes,
+    parse_classes_and_rules,
     percent,
     print_table,
     printable,
@@ -273,11 +274,15 @@ def narrow_down(dataset: Dataset, classes: str, ids: Path | None, limit: int | N
 
     Raises:
         DatasetError: the dataset lacks a class or an image that is named.
+        CommandError: a rule of a class can't be used.
     """
     from llmseg_ros.evaluation.datasets import only_classes, only_samples, read_lines
 
     if classes:
-        dataset = only_classes(dataset, [name.strip() for name in parse_classes(classes)])
+        names, rules = parse_classes_and_rules(classes)
+        dataset = only_classes(dataset, [name.strip() for name in names])
+        check_rules(rules, dataset.classes)
+        dataset = replace(dataset, rules=rules)
     if ids:
         dataset = only_samples(dataset, read_lines(ids, 'image names, one a line'))
     return replace(dataset, samples=dataset.samples[:limit])

@@ -6,7 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmseg_ros.cli.common import note, parse_classes, percent, print_table, progress, waiting
+from llmseg_ros.cli.common import (
+    check_rules,
+    note,
+    parse_classes_and_rules,
+    percent,
+    print_table,
+    progress,
+    waiting,
+)
 from llmseg_ros.files import prepare_folder, write_json
 
 if TYPE_CHECKING:
@@ -26,10 +34,13 @@ def evaluate_boxes(
 
     Raises:
         DatasetError: the folder or an image can't be used.
+        CommandError: a rule of a class can't be used.
     """
     from llmseg_ros.evaluation.boxes import boxed_dataset, score_boxed_images
 
-    data = boxed_dataset(root, [name.strip() for name in parse_classes(classes)])
+    names, rules = parse_classes_and_rules(classes)
+    data = boxed_dataset(root, [name.strip() for name in names])
+    check_rules(rules, data.classes)
     data = replace(data, images=data.images[:limit])
     if data.left_out:
         note(f'boxes left out, of no class: {", ".join(data.left_out)}')
@@ -43,7 +54,7 @@ def evaluate_boxes(
 
         from llmseg_ros.reports.report import boxes_report, write_report
 
-        segmenter = load_with_known(settings, data.classes, known)
+        segmenter = load_with_known(settings, data.classes, known, rules)
     counts, laps = [], []
     with progress(len(data.images), 'images') as advance:
         for counts_c4, timings_ms in score_boxed_images(segmenter, data, workers):

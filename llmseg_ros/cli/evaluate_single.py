@@ -31,7 +31,7 @@ def evaluate_single(
         from llmseg_ros.evaluation.single import score_single, single_segmenters
         from llmseg_ros.reports.report import single_report
 
-        segmenters = single_segmenters(variant.config, data.classes, known)
+        segmenters = single_segmenters(variant.config, data.classes, known, data.rules)
     scores = []
     with progress(len(data.samples), 'images') as advance:
         try:

@@ -11,9 +11,10 @@ import typer
 from llmseg_ros.cli.common import (
     CommandError,
     ConfigOption,
+    check_rules,
     has_ros,
     note,
-    parse_classes,
+    parse_classes_and_rules,
     printable,
     require_ros,
     resolve_config,
@@ -149,7 +150,9 @@ def running_node(name: str, camera: str, patience_s: float) -> NodeSession | Non
 def with_classes(session: NodeSession, classes: str) -> NodeSession:
     """Give a running node the classes of the command line."""
     if classes:
-        for message in session.set_classes(parse_classes(classes)):
+        names, rules = parse_classes_and_rules(classes)
+        check_rules(rules, names)
+        for message in session.set_classes(names, rules):
             note(message)
     return session
 
@@ -197,13 +200,15 @@ def local_session(source: LiveSource, classes: str, config: Path | None, is_demo
     from llmseg_ros.segmenter import Segmenter
 
     path = resolve_config(config)
-    names = parse_classes(classes) or saved_classes(load_sections(path).get('classes'))
+    names, rules = parse_classes_and_rules(classes)
+    check_rules(rules, names)
+    names = names or saved_classes(load_sections(path).get('classes'))
     if not names and is_demo:
         names = list(DEMO_CLASSES)
     settings = load_config(path)
     with waiting('loading the model'):
         segmenter = Segmenter(settings)
-        for message in segmenter.set_classes(names).messages:
+        for message in segmenter.set_classes(names, rules).messages:
             note(message)
     return LocalSession(segmenter, source)
 

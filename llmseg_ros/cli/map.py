@@ -21,7 +21,6 @@ from llmseg_ros.cli.common import (
     SubclassesOption,
     ended_by_interrupt,
     note,
-    parse_classes,
     percent,
     print_table,
     printable,
@@ -30,7 +29,7 @@ from llmseg_ros.cli.common import (
     uninterrupted,
     waiting,
 )
-from llmseg_ros.cli.segment import accepted_names
+from llmseg_ros.cli.segment import accepted_classes
 from llmseg_ros.cli.settings import read_settings
 from llmseg_ros.files import prepare_folder, write_json
 
@@ -75,7 +74,7 @@ def build_map(
     ],
     classes: Annotated[
         str,
-        typer.Option(help='Class names separated by commas, or a text file with one a line.'),
+        typer.Option(help='Class names separated by commas, or a class file.'),
     ],
     out: Annotated[Path, typer.Option(metavar='DIR', help='Where the map and its report go.')],
     voxel: Annotated[
@@ -117,7 +116,7 @@ def build_map(
       llmseg map office.mcap --classes "chair, table, floor" --out office_map
       llmseg map kitchen/ --classes classes.txt --voxel 0.02 --out kitchen_map
     """
-    names = accepted_names(parse_classes(classes))
+    names, rules = accepted_classes(classes)
     settings = read_settings(
         resolve_config(config), '', {'subclasses': subclasses.replace('configured', '')}
     )
@@ -130,7 +129,7 @@ def build_map(
         settings, known = look_up_subclasses(settings, names, progress)
         prepare_folder(out)
         with waiting('loading the model'):
-            segmenter = load_with_known(settings, names, known)
+            segmenter = load_with_known(settings, names, known, rules)
         voxels = VoxelMap(voxel, limit)
         mapping = Mapping(frames, segmenter, names, voxels, AgreementMeter(keep_places=True))
         complete = mapping.run(farthest)

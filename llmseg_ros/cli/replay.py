@@ -17,7 +17,6 @@ from llmseg_ros.cli.common import (
     RayWorkersOption,
     SubclassesOption,
     note,
-    parse_classes,
     printable,
     require_ros,
     resolve_config,
@@ -30,7 +29,7 @@ from llmseg_ros.cli.replay_bag import (
     replay_offline,
 )
 from llmseg_ros.cli.replay_summary import print_summary
-from llmseg_ros.cli.segment import accepted_names
+from llmseg_ros.cli.segment import accepted_classes
 from llmseg_ros.cli.settings import read_settings
 from llmseg_ros.files import prepare_folder, write_json
 
@@ -131,7 +130,7 @@ def replay(
       llmseg replay BAGS --classes classes.txt --report results --ray local
     """
     check_mode(mode, rate)
-    names = accepted_names(parse_classes(classes))
+    names, rules = accepted_classes(classes)
     path = resolve_config(config)
     settings = read_settings(path, '', {'subclasses': subclasses.replace('configured', '')})
     from llmseg_ros.reports.bag_folder import FolderReplay, is_folder_of_bags
@@ -145,7 +144,15 @@ def replay(
         from llmseg_ros.cli.replay_folder import replay_folder
 
         task = FolderReplay(
-            bag.absolute(), report.absolute(), settings, tuple(names), {}, image, labels, video
+            bag.absolute(),
+            report.absolute(),
+            settings,
+            tuple(names),
+            known={},
+            rules=rules,
+            image=image,
+            labels=labels,
+            video=video,
         )
         replay_folder(task, resume, ray, ray_workers, json)
         return
@@ -175,10 +182,10 @@ def replay(
                 recorder = stack.enter_context(replay_recorder(report, names, total, video))
             job = Job(bag, reader, camera, truth, written, recorder, geometry)
             if mode == 'offline':
-                summary = replay_offline(job, settings, names)
+                summary = replay_offline(job, settings, names, rules)
             else:
                 live_rate = None if mode == 'lockstep' else (rate or 1.0)
-                summary = replay_live(job, path, settings, names, live_rate)
+                summary = replay_live(job, path, settings, names, rules, live_rate)
     except Interrupted as early:
         summary = early.summary
     print_summary(summary)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmseg_ros.bags.result_bag import ResultBag
     from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.bags.storage import Connection
+    from llmseg_ros.class_rules import Given
     from llmseg_ros.config import SegmenterConfig
     from llmseg_ros.mapping.agreement import AgreementMeter, View
     from llmseg_ros.reports.pictures import ReplayRecorder
@@ -82,7 +83,9 @@ class Job:
         return [c for c in self.reader.connections if c not in self.camera]
 
 
-def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) -> dict[str, Any]:
+def replay_offline(
+    job: Job, settings: SegmenterConfig, names: Sequence[str], rules: Given
+) -> dict[str, Any]:
     """Segment the frames here; return the report.
 
     Raises:
@@ -97,7 +100,7 @@ def replay_offline(job: Job, settings: SegmenterConfig, names: Sequence[str]) ->
 
     settings, known = look_up_subclasses(settings, names, progress)
     with waiting('loading the model'):
-        segmenter = load_with_known(settings, names, known)
+        segmenter = load_with_known(settings, names, known, rules)
     scores = ReplayScores(['background', *names])
     if job.out:
         job.out.write_label_map(segmenter.vocabulary, job.reader.start_time)
@@ -179,7 +182,12 @@ def checked(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def replay_live(
-    job: Job, config: Path, settings: SegmenterConfig, names: Sequence[str], rate: float | None
+    job: Job,
+    config: Path,
+    settings: SegmenterConfig,
+    names: Sequence[str],
+    rules: Given,
+    rate: float | None,
 ) -> dict[str, Any]:
     """Play the frames into the node, at a rate or each after the answer before it; report.
 
@@ -192,6 +200,7 @@ def replay_live(
     """
     from llmseg_ros.bags.scores import ReplayScores
     from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
+    from llmseg_ros.class_rules import in_report
     from llmseg_ros.evaluation.variants import look_up_subclasses
     from llmseg_ros.reports.report import replay_report
     from llmseg_ros.ros import live_replay
@@ -213,6 +222,8 @@ def replay_live(
         live_replay.write_parameters(
             folder / live_replay.PARAMETERS, config, asked, names, live=rate is not None
         )
+        if rules:
+            live_replay.write_class_list(folder, names, rules)
         played_all = play(job, folder, rate)
         with opened_answers(folder) as answers:
             if job.out and (label_map := answers.label_map()):
@@ -224,7 +235,7 @@ def replay_live(
     encoder = answers.played.encoder
     summary = replay_report(job.bag.stem, job.camera[0].topic, encoder, settings, scores)
     mode = 'lockstep' if rate is None else 'realtime'
-    live_summary = {'mode': mode, 'complete': complete, 'live': live}
+    live_summary = {**in_report(rules), 'mode': mode, 'complete': complete, 'live': live}
     return checked(job, summary | agreement(job) | live_summary)
 
 

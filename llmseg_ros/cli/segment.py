@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +12,9 @@ import typer
 from llmseg_ros.cli.common import (
     CommandError,
     ConfigOption,
+    check_rules,
     note,
-    parse_classes,
+    parse_classes_and_rules,
     printable,
     progress,
     resolve_config,
@@ -79,8 +80,7 @@ def segment(
     """
     from llmseg_ros.frame_sources import is_camera, is_video_name
 
-    rules: list[tuple[str, Mapping[str, Any]]] = []
-    names = parse_classes(classes, rules)
+    names, rules = parse_classes_and_rules(classes)
 
     def load() -> Segmenter:
         return load_segmenter(resolve_config(config), names, rules)
@@ -144,13 +144,11 @@ def load_segmenter(config: Path, names: Sequence[str], rules: Given = ()) -> Seg
     Where a language model is set it is asked for what is missing, and waited for, so that every
     image sees the same subclasses; without an answer the classes stand under what is known.
     """
-    from llmseg_ros.class_rules import clean_rules
     from llmseg_ros.config_files import load_config
     from llmseg_ros.evaluation.variants import SubclassesError, load_with_known, look_up_subclasses
 
     accepted = accepted_names(names)
-    if refused := clean_rules(rules, accepted).messages:
-        raise CommandError('; '.join(refused))
+    check_rules(rules, accepted)
     settings = load_config(config)
     try:
         settings, known = look_up_subclasses(settings, accepted, progress)
@@ -159,12 +157,22 @@ def load_segmenter(config: Path, names: Sequence[str], rules: Given = ()) -> Seg
         settings = replace(settings, subclasses=replace(settings.subclasses, llm='off'))
         settings, known = look_up_subclasses(settings, accepted, progress)
     with waiting('loading the model'):
-        segmenter = load_with_known(settings, accepted, known)
-        if rules:
-            segmenter.set_classes(accepted, rules)
+        segmenter = load_with_known(settings, accepted, known, rules)
     for sentence in segmenter.notes:
         note(sentence)
     return segmenter
+
+
+def accepted_classes(value: str) -> tuple[list[str], Given]:
+    """Return the names as `accepted_names` of what is given with --classes, and their rules.
+
+    Raises:
+        CommandError: there is no such file, or all names or any rule are refused.
+    """
+    names, rules = parse_classes_and_rules(value)
+    accepted = accepted_names(names)
+    check_rules(rules, accepted)
+    return accepted, rules
 
 
 def accepted_names(names: Sequence[str]) -> list[str]:

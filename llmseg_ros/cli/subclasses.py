@@ -15,7 +15,9 @@ import typer
 from llmseg_ros.cli.common import (
     CommandError,
     ConfigOption,
+    is_like_a_path,
     note,
+    parse_classes,
     print_table,
     resolve_config,
     waiting,
@@ -35,7 +37,9 @@ AGES = ((86_400, 'd'), (3_600, 'h'), (60, 'min'), (1, 's'))
 def subclasses(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar='NAME...', help='Class names, apart by blanks or commas.'),
+        typer.Argument(
+            metavar='NAME...', help='Class names, apart by blanks or commas, or a class file.'
+        ),
     ] = None,
     contrasts: Annotated[
         bool,
@@ -185,7 +189,9 @@ def subclasses(
 
 
 def split_names(given: str) -> list[str]:
-    """Split what stands between blanks of the command line at its commas, as --classes is."""
+    """Return the names in a class file, or between the commas of what is given, as of --classes."""
+    if is_like_a_path(given):
+        return parse_classes(given)
     return [name for name in given.split(',') if name.strip()] or [given]
 
 

@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.class_rules import Given
 from llmseg_ros.classes import BACKGROUND_ID, BACKGROUND_NAMES, clean_names, name_key
 from llmseg_ros.evaluation.metrics import IGNORED
-from llmseg_ros.formats.class_files import ClassFile, ClassFileError, read_class_file
+from llmseg_ros.formats.class_files import (
+    ClassFile,
+    ClassFileError,
+    read_classes_and_rules,
+)
 from llmseg_ros.formats.image_files import (
     ImageFileError,
     is_image_name,
@@ -48,6 +53,7 @@ class Dataset:
             not count, NO_CLASS where the dataset has no such value.
         samples: in the order they are evaluated.
         synonyms: other usual names by class, none of them a class as well.
+        rules: of single classes, for the segmenter.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Dataset:
     id_of_value: NDArray[np.uint16]
     samples: tuple[Sample, ...]
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rules: Given = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,11 +113,16 @@ def read_classes(path: Path) -> ClassFile:
         DatasetError: it can't be read, or is none.
     """
     try:
-        found = read_class_file(path)
+        found, rules = read_classes_and_rules(path)
     except OSError as error:
         raise DatasetError(f'expected {path} with class names: {error.strerror}') from error
     except ClassFileError as error:
         raise DatasetError(f'{path} {error}') from error
+    if rules:
+        raise DatasetError(
+            f'{path} has rules of classes, and says what label values mean: give the rules with '
+            '--classes in a file of their own'
+        )
     if found.ids[-1] > 65535:
         raise DatasetError(f'{path} has the id {found.ids[-1]}, label values go up to 65535')
     return found

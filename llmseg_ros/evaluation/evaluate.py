@@ -124,7 +124,11 @@ class Evaluator:
             if source not in self._segmenters:
                 resolver = resolver_of_known(source, known)
                 self._segmenters[source] = Segmenter(
-                    variant.config, dataset.classes, encoder=encoder, resolver=resolver
+                    variant.config,
+                    dataset.classes,
+                    encoder=encoder,
+                    resolver=resolver,
+                    rules=dataset.rules,
                 )
                 encoder = self._segmenters[source].encoder
         assert encoder is not None

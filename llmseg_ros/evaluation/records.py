@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from llmseg_ros.class_rules import in_report
 from llmseg_ros.evaluation.datasets import Dataset
 from llmseg_ros.evaluation.evaluate import ImageScores, RunScore
 from llmseg_ros.evaluation.variants import Known, Variant
@@ -36,6 +37,7 @@ def settings_of(
         'encoder': encoder,
         'variants': [dataclasses.asdict(variant) for variant in variants],
         'subclasses': digest(known),
+        **in_report(dataset.rules),
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

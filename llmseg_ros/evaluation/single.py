@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.class_rules import Given, with_kept
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.encoders import Encoder, ImageFeatures
 from llmseg_ros.evaluation.datasets import Dataset, read_sample
@@ -36,9 +37,9 @@ class SingleScores(NamedTuple):
 
 
 def single_segmenters(
-    config: SegmenterConfig, classes: Sequence[str], known: Known
+    config: SegmenterConfig, classes: Sequence[str], known: Known, rules: Given = ()
 ) -> list[Segmenter]:
-    """Load the model once and make a segmenter for each class alone.
+    """Load the model once and make a segmenter for each class alone, with its rule.
 
     Raises:
         EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -49,7 +50,8 @@ def single_segmenters(
     encoder: Encoder | None = None
     for name in classes:
         resolver = resolver_of_known(config.subclasses, known)
-        segmenters.append(Segmenter(config, [name], encoder=encoder, resolver=resolver))
+        own = with_kept((), rules, [name])
+        segmenters.append(Segmenter(config, [name], encoder=encoder, resolver=resolver, rules=own))
         encoder = segmenters[0].encoder
     return segmenters
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from llmseg_ros.class_rules import Given
 from llmseg_ros.config import FusionConfig, RefineConfig, SegmenterConfig, SubclassesConfig
 from llmseg_ros.contrasts import wanted_kinds
 from llmseg_ros.method.refine import available_refiner
@@ -157,8 +158,16 @@ def look_up_subclasses(
     return variant.config, find_subclasses([variant], classes, progress)
 
 
-def load_with_known(config: SegmenterConfig, classes: Sequence[str], known: Known) -> Segmenter:
+def load_with_known(
+    config: SegmenterConfig, classes: Sequence[str], known: Known, rules: Given = ()
+) -> Segmenter:
     """Load the model for classes whose subclasses are known; nobody is asked for more.
+
+    Args:
+        config: of every stage.
+        classes: names.
+        known: their subclasses, as find_subclasses returns them.
+        rules: of single classes.
 
     Raises:
         EncoderUnavailable: the encoder's packages or weights aren't here.
@@ -166,7 +175,7 @@ def load_with_known(config: SegmenterConfig, classes: Sequence[str], known: Know
     from llmseg_ros.segmenter import Segmenter
 
     resolver = resolver_of_known(config.subclasses, known)
-    return Segmenter(config, classes, resolver=resolver)
+    return Segmenter(config, classes, resolver=resolver, rules=rules)
 
 
 def resolver_of_known(config: SubclassesConfig, known: Known) -> Resolver:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.candidates import candidate_maps
+from llmseg_ros.class_rules import Given, as_given, with_kept
 from llmseg_ros.live.frames import ClassShare, LiveFrame
 from llmseg_ros.live.reader import FrameReader, LiveSource, TakenFrame
 from llmseg_ros.live.session import LiveError, describe_class
@@ -86,9 +87,10 @@ class LocalSession:
         names = [item.name for item in self._segmenter.vocabulary.classes]
         return {**({'classes': names} if names else {}), **sections}
 
-    def set_classes(self, names: Sequence[str]) -> Sequence[str]:
-        """Replace the class list."""
-        messages = self._segmenter.set_classes(names).messages
+    def set_classes(self, names: Sequence[str], rules: Given = ()) -> Sequence[str]:
+        """Replace the class list; classes that stay keep their rules, but where `rules` has one."""
+        kept = with_kept(rules, as_given(self._segmenter.vocabulary.rules), names)
+        messages = self._segmenter.set_classes(names, kept).messages
         self._again()
         return messages
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from llmseg_ros.class_rules import Given
 from llmseg_ros.live.frames import LiveFrame
 from llmseg_ros.reports.tables import colour_of
 
@@ -40,8 +41,8 @@ class Session(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return settings and class list in the layout of a configuration file."""
 
-    def set_classes(self, names: Sequence[str]) -> Sequence[str]:
-        """Replace the class list."""
+    def set_classes(self, names: Sequence[str], rules: Given = ()) -> Sequence[str]:
+        """Replace the class list; classes that stay keep their rules, but where `rules` has one."""
 
     def set_subclasses(self, name: str, names: Sequence[str]) -> Sequence[str]:
         """Replace the subclasses of a class."""

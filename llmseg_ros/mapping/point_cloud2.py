@@ -35,7 +35,11 @@ MAX_POINTS = 1 << 25  # of a cloud, as of an image
 
 
 def pack_cloud(
-    points: Floats, rgb: NDArray[np.uint8], labels: NDArray[np.uint16], confidence: Floats
+    points: Floats,
+    rgb: NDArray[np.uint8],
+    labels: NDArray[np.uint16],
+    confidence: Floats,
+    into: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Return the data of a labelled cloud, organised like its image.
 
@@ -44,14 +48,17 @@ def pack_cloud(
         rgb: (H, W, 3).
         labels: (H, W).
         confidence: (H, W).
+        into: the (H * W * POINT_BYTES,) bytes to write to; None for new ones.
     """
+    if into is None:
+        into = np.empty(labels.size * POINT_BYTES, np.uint8)
+    cloud = into.view(np.float32).reshape(*labels.shape, POINT_BYTES // 4)
     bgra = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA).view(np.float32)
     padded = labels.astype(np.uint32).view(np.float32)  # two bytes behind the label are 0
-    cloud = np.empty((*labels.shape, POINT_BYTES // 4), np.float32)
     # Five times as fast as fields of a NumPy dtype: bits are moved, whatever they mean.
     parts = [points, bgra, padded, confidence]
     cv2.mixChannels(parts, [cloud], [n for channel in range(6) for n in (channel, channel)])
-    return cloud.reshape(-1).view(np.uint8)
+    return into
 
 
 def pack_voxels(voxels: Voxels) -> NDArray[np.uint8]:

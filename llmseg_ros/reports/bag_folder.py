@@ -18,6 +18,7 @@ from llmseg_ros.bags.reading import find_image_connections, opened_bag
 from llmseg_ros.bags.replay import TrueLabels, count_steps, replay_frames
 from llmseg_ros.bags.scores import ReplayScores, scores_from_record
 from llmseg_ros.bags.storage import BagError
+from llmseg_ros.class_rules import Given, in_report
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.evaluation.records import RecordsError, digest
 from llmseg_ros.evaluation.variants import Known, load_with_known
@@ -60,6 +61,7 @@ class FolderReplay:
         config: settings.
         classes: names.
         known: their subclasses.
+        rules: of single classes.
         image: topic of the camera, '' for the only one.
         labels: topic of true labels, '' without.
         video: whether to write videos.
@@ -71,6 +73,7 @@ class FolderReplay:
     config: SegmenterConfig
     classes: tuple[str, ...]
     known: Known
+    rules: Given = ()
     image: str = ''
     labels: str = ''
     video: bool = True
@@ -89,7 +92,7 @@ class FolderReplay:
                     f'{path} is not on node {socket.gethostname()}: bags and reports have to lie '
                     'under the same paths on every node'
                 )
-        segmenter = load_with_known(self.config, self.classes, self.known)
+        segmenter = load_with_known(self.config, self.classes, self.known, self.rules)
         return segmenter.encoder.name, lambda *bag: [replay_one(self, segmenter, *bag)]
 
     def settings(self, bag: str, encoder: str) -> dict[str, Any]:
@@ -103,6 +106,7 @@ class FolderReplay:
             'subclasses': digest(self.known),
             'image': self.image,
             'labels': self.labels,
+            **in_report(self.rules),
         }
         plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain
@@ -253,6 +257,7 @@ def folder_report(
     summary.pop('rejections')  # each bag has its own
     return {
         **summary,
+        **in_report(task.rules),
         'mode': 'offline',
         'complete': complete,
         'bags': by_bag(scores.bags),

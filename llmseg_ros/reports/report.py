@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmseg_ros.class_rules import as_given, in_report
 from llmseg_ros.evaluation import boxes, metrics
 from llmseg_ros.evaluation.boxes import BoxedDataset
 from llmseg_ros.evaluation.datasets import Dataset
@@ -50,6 +51,7 @@ def evaluation_report(
         'warnings': truth_warnings(dataset.classes, truth_n[1:], ignored, int(truth_n.sum())),
         'classes': list(dataset.names[dataset.first_id :]),
         'encoder': encoder,
+        **in_report(dataset.rules),
         'versions': versions(),
     }
     runs = [
@@ -133,6 +135,7 @@ def boxes_report(
         'complete': len(counts_nc4) == len(dataset.images),
         'classes': list(dataset.classes),
         'encoder': segmenter.encoder.name,
+        **in_report(as_given(segmenter.vocabulary.rules)),
         'versions': versions(),
     }
     for key, values_c in (
@@ -163,6 +166,7 @@ def single_report(
         'complete': len(scores) == len(dataset.samples),
         'classes': list(dataset.classes),
         'encoder': segmenter.encoder.name,
+        **in_report(dataset.rules),
         'versions': versions(),
         'single_miou': number(metrics.mean_of_present(iou_c)),
         'class_single_iou': dict(zip(dataset.classes, map(number, iou_c.tolist()), strict=True)),
@@ -256,4 +260,5 @@ def offline_report(
         'segmenting': round(sum(scores.timings_ms['total']) / 1000, 3),
     }
     summary = replay_report(bag, topic, segmenter.encoder.name, segmenter.config, scores)
-    return summary | {'mode': 'offline', 'complete': complete, 'seconds': seconds}
+    rules = in_report(as_given(segmenter.vocabulary.rules))
+    return summary | rules | {'mode': 'offline', 'complete': complete, 'seconds': seconds}

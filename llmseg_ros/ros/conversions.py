@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from llmseg_ros.class_rules import FIELDS, Given
+from llmseg_ros.class_rules import FIELDS, Given, Rules
 from llmseg_ros.classes import BACKGROUND_ID, name_key
 from llmseg_ros.method.components import Component
 from llmseg_ros.msg import ClassInfo, ClassMask, ClassMaskArray, ClassRule, LabelMap
@@ -138,18 +138,27 @@ def vocabulary_to_label_map(vocabulary: Vocabulary, header: Header) -> LabelMap:
         )
         for item in vocabulary.classes
     ]
-    rules = [
+    in_force = {
+        item.name: rule
+        for item in vocabulary.classes
+        if (rule := vocabulary.rules.get(name_key(item.name)))
+    }
+    rules = rules_to_messages(in_force)
+    return LabelMap(header=header, version=vocabulary.version, classes=classes, rules=rules)
+
+
+def rules_to_messages(rules: Rules) -> list[ClassRule]:
+    """Make messages of rules by the name of their class."""
+    return [
         ClassRule(
-            name=item.name,
+            name=name,
             minimum_score=rule.minimum_score,
             minimum_area=rule.minimum_area,
             also=list(rule.also),
             never=list(rule.never),
         )
-        for item in vocabulary.classes
-        if (rule := vocabulary.rules.get(name_key(item.name)))
+        for name, rule in rules.items()
     ]
-    return LabelMap(header=header, version=vocabulary.version, classes=classes, rules=rules)
 
 
 def given_rules(messages: Sequence[ClassRule]) -> Given:

@@ -10,20 +10,16 @@ from pathlib import Path
 
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 from llmseg_ros.bags.reading import opened_bag
 from llmseg_ros.bags.topics import CLASSES_TOPIC, IMAGE_TOPIC, LABEL_MAP_TOPIC, LABELS_TOPIC
 from llmseg_ros.msg import ClassList, LabelMap
+from llmseg_ros.ros import qos
 
 READY_SECONDS = 240.0  # on a machine busy with other things
 FIRST_ANSWER_SECONDS = 20.0
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 
 
 def main() -> None:
@@ -51,10 +47,10 @@ class Camera(Node):
     def __init__(self) -> None:
         super().__init__('demo_camera')
         self._images = self.create_publisher(Image, IMAGE_TOPIC, qos_profile_sensor_data)
-        self._classes = self.create_publisher(ClassList, CLASSES_TOPIC, LATCHED)
+        self._classes = self.create_publisher(ClassList, CLASSES_TOPIC, qos.LATCHED)
         self._names_in_force: set[str] = set()
         self._answered = False
-        self.create_subscription(LabelMap, LABEL_MAP_TOPIC, self._on_label_map, LATCHED)
+        self.create_subscription(LabelMap, LABEL_MAP_TOPIC, self._on_label_map, qos.LATCHED)
 
     def announce(self, names: Sequence[str]) -> None:
         """Publish a class list."""

@@ -57,6 +57,7 @@ class DepthResults:
         self._counts = counts
         self._subscription: DepthSubscription | None = None
         self._problem = ''
+        self._cloud: PointCloud2 | None = None  # the last one, for the memory of the next
         self._all = []
         if not config.depth:
             return
@@ -133,6 +134,11 @@ class DepthResults:
         config: NodeConfig,
     ) -> None:
         height, width = segmentation.labels.shape
+        if missing := names_not_listed(segmentation, config.mask_classes):
+            self._node.get_logger().warning(
+                f'node.mask_classes: not in the class list, so never masked: {", ".join(missing)}',
+                throttle_duration_sec=LOG_EVERY_S,
+            )
         if self._mask.get_subscription_count():
             mask = class_mask(segmentation, config.mask_classes)
             self._mask.publish(array_to_image(mask, 'mono8', header))
@@ -151,7 +157,8 @@ class DepthResults:
             self._depth.publish(array_to_image(visible, '32FC1', header))
         if points_wanted:
             points = depth_to_points(depth, self._camera(held, width, height))
-            self._points.publish(points_to_cloud(points, rgb, segmentation, header))
+            self._cloud = points_to_cloud(points, rgb, segmentation, header, self._cloud)
+            self._points.publish(self._cloud)
 
     def _camera(self, held: HeldDepth, width: int, height: int) -> Camera:
         if held.info is None:
@@ -170,6 +177,14 @@ class DepthResults:
                 f'{header.frame_id!a}: choose depth that is registered to the image'
             )
         return fit_depth(message_to_depth(held.depth), width, height)
+
+
+def names_not_listed(segmentation: Segmentation, names: str) -> list[str]:
+    """Return those of the names, separated by commas, that no class of the list has."""
+    keys = {name_key(of.name) for of in segmentation.classes}
+    return [
+        name.strip() for name in names.split(',') if name.strip() and name_key(name) not in keys
+    ]
 
 
 def class_mask(segmentation: Segmentation, names: str) -> NDArray[np.uint8]:

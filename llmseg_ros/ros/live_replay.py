@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from llmseg_ros.class_rules import Given
 from llmseg_ros.config import ConfigError, SegmenterConfig
 from llmseg_ros.config_files import load_sections
 from llmseg_ros.files import writing
@@ -18,6 +19,7 @@ from llmseg_ros.ros.isolation import isolated_graph
 from llmseg_ros.ros.processes import ProcessError, interruptible, process, wait_for
 
 PARAMETERS = 'parameters.yaml'
+CLASS_LIST = 'class_list.json'  # names and rules, where there are rules: no parameter has those
 REFUSED = 3  # exit code of a player whose last words are for the user
 NODE, PLAYER = 'node', 'replay_player'
 
@@ -54,6 +56,17 @@ def write_parameters(
         path.write_text(text, encoding='utf-8')
 
 
+def write_class_list(folder: Path, names: Sequence[str], rules: Given) -> None:
+    """Write a class list with rules for the player, who sets it before the first frame.
+
+    Raises:
+        WriteError: the file can't be written.
+    """
+    path = folder / CLASS_LIST
+    with writing(path):
+        path.write_text(json.dumps([list(names), list(rules)]), encoding='utf-8')
+
+
 def play(
     bag: Path,
     topic: str,
@@ -71,7 +84,7 @@ def play(
     Args:
         bag: to play.
         topic: of the camera.
-        folder: with the node's PARAMETERS.
+        folder: with the node's PARAMETERS, and CLASS_LIST where there are rules.
         say: called with the number of frames sent.
         compressed: the camera's images are.
         masks: wanted as well as labels.

@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.signals import SignalHandlerOptions
 
-from llmseg_ros.classes import name_key
+from llmseg_ros.class_rules import Given, clean_rules, with_kept
 from llmseg_ros.config import SegmenterConfig, build_config
 from llmseg_ros.formats.parameter_layout import PARAMETERS, node_parameters
 from llmseg_ros.live.frames import LiveFrame
@@ -24,6 +24,7 @@ from llmseg_ros.live.thresholds import describe_thresholds
 from llmseg_ros.msg import LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.camera import seconds
+from llmseg_ros.ros.conversions import given_rules, rules_to_messages
 from llmseg_ros.ros.live_parts import TOPICS, PartCollector, Parts, to_live_frame
 from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.srv import SetClasses
@@ -178,16 +179,17 @@ class NodeSession:
         sections = node_parameters({'seg': {PARAMETERS: found}}, 'seg')
         return {**({'classes': classes} if classes else {}), **sections}
 
-    def set_classes(self, names: Sequence[str]) -> Sequence[str]:
-        """Replace the class list by the node's service; rules of the classes that stay are kept."""
+    def set_classes(self, names: Sequence[str], rules: Given = ()) -> Sequence[str]:
+        """Replace the class list by the node's service, as `Session.set_classes` says."""
         if self._is_silent() or not self._classes.wait_for_service(1.0):
             raise LiveError(f'the node {self._name} is gone')
-        keys = {name_key(name) for name in names}
-        rules = [rule for rule in self._label_map.rules if name_key(rule.name) in keys]
-        request = SetClasses.Request(names=list(names), rules=rules)
+        kept = with_kept(rules, given_rules(self._label_map.rules), names)
+        cleaned = clean_rules(kept, names)
+        messages = rules_to_messages(cleaned.rules)
+        request = SetClasses.Request(names=list(names), rules=messages)
         answer = self._wait(self._classes.call_async(request))
         self._label_map = answer.label_map
-        return [answer.message] if answer.message else []
+        return [*cleaned.messages, *([answer.message] if answer.message else [])]
 
     def set_subclasses(self, name: str, names: Sequence[str]) -> Sequence[str]:
         """Refuse: the node has no service for it.

@@ -23,12 +23,25 @@ from llmseg_ros.segmentation import Segmentation
 
 
 def points_to_cloud(
-    points: Floats, rgb: NDArray[np.uint8], segmentation: Segmentation, header: Header
+    points: Floats,
+    rgb: NDArray[np.uint8],
+    segmentation: Segmentation,
+    header: Header,
+    last: PointCloud2 | None = None,
 ) -> PointCloud2:
-    """Make a labelled cloud of (H, W, 3) points, organised like the image of the labels."""
-    data = pack_cloud(points, rgb, segmentation.labels, segmentation.confidence)
-    height, width = segmentation.labels.shape
-    return make_cloud(FIELDS, POINT_BYTES, (height, width), data, header)
+    """Make a labelled cloud of (H, W, 3) points, organised like the image of the labels.
+
+    It is written over the one of the frame before, where that is given and of the same size: new
+    memory for each frame costs more than what is written to it.
+    """
+    labels, confidence = segmentation.labels, segmentation.confidence
+    height, width = labels.shape
+    if last is None or (last.height, last.width) != (height, width):
+        data = pack_cloud(points, rgb, labels, confidence)
+        return make_cloud(FIELDS, POINT_BYTES, (height, width), data, header)
+    pack_cloud(points, rgb, labels, confidence, np.frombuffer(last.data, np.uint8))
+    last.header = header
+    return last
 
 
 def voxels_to_cloud(voxels: Voxels, header: Header) -> PointCloud2:

@@ -43,14 +43,18 @@ from llmseg_ros.bags.topics import (
     NANOSECONDS,
     RECEIVED_TYPES,
 )
+from llmseg_ros.class_rules import Given, clean_rules
 from llmseg_ros.files import replacing
 from llmseg_ros.msg import ClassMaskArray, LabelMap
 from llmseg_ros.ros import qos
 from llmseg_ros.ros.compat import publisher_count
+from llmseg_ros.ros.conversions import rules_to_messages
 from llmseg_ros.ros.frames_to_send import camera_frames, first_good_frame, with_stamp
-from llmseg_ros.ros.live_replay import REFUSED
+from llmseg_ros.ros.live_replay import CLASS_LIST, REFUSED
 from llmseg_ros.ros.played import ANSWERS, PLAYED, NodeCounts, Played, SentFrame
+from llmseg_ros.srv import SetClasses
 
+SET_CLASSES = '/seg/set_classes'
 READY_S = 240.0  # to load a model on a machine busy with other things
 ANSWER_S = 120.0  # for one frame, while the node lives and reports neither error nor refusal
 DIAGNOSED_S = 10.0  # the node reports once a second
@@ -118,6 +122,9 @@ def play_bag(
         refused = player.played.refused
         frames = camera_frames(reader, connections, refused, distinct, check=rate is None)
         with contextlib.suppress(Ended):
+            player.wait_until_heard()
+            if (class_list := out / CLASS_LIST).exists():
+                player.set_classes(*json.loads(class_list.read_text(encoding='utf-8')))
             player.play(first_good_frame(reader, connections), frames, rate)
     with replacing(out / PLAYED) as partial:
         partial.write_text(json.dumps(player.played.as_json()), encoding='utf-8')
@@ -191,7 +198,6 @@ class Player(Node):  # type: ignore[misc]
             BagError: the bag is damaged, so that it does not go on.
             Ended: the player was asked to end.
         """
-        self._wait_until_heard()
         self._bag_now = lambda: good[0].time
         self._warm_up(*good)
         before = self._counts()
@@ -203,7 +209,14 @@ class Player(Node):  # type: ignore[misc]
             self.played.node = self._counts() - before
             self.played.describe(self._values)
 
-    def _wait_until_heard(self) -> None:
+    def wait_until_heard(self) -> None:
+        """Wait until the node is there.
+
+        Raises:
+            PlayError: it is not, or can't be configured.
+            Ended: the player was asked to end.
+        """
+
         def ready() -> bool:
             error = self._values.get('last error', '')
             if error and self._values['state'] == 'unconfigured':
@@ -214,6 +227,23 @@ class Player(Node):  # type: ignore[misc]
 
         if not self._spin_until(ready, READY_S):
             raise PlayError(f'the node did not listen within {READY_S:.0f} s')
+
+    def set_classes(self, names: list[str], rules: Given) -> None:
+        """Set the node's class list, with rules.
+
+        Raises:
+            PlayError: the node refuses it, or does not answer.
+            Ended: the player was asked to end.
+        """
+        client = self.create_client(SetClasses, SET_CLASSES)
+        messages = rules_to_messages(clean_rules(rules, names).rules)
+        if not self._spin_until(client.service_is_ready, READY_S):
+            raise PlayError(f'the node has no service {SET_CLASSES}')
+        answer = client.call_async(SetClasses.Request(names=names, rules=messages))
+        if not self._spin_until(answer.done, ANSWER_S):
+            raise PlayError(f'the node did not take the class list within {ANSWER_S:.0f} s')
+        if not answer.result().success:
+            raise PlayError(f'the node refused the class list: {answer.result().message}')
 
     def _warm_up(self, frame: SentFrame, raw: bytes) -> None:
         """Have the first frame answered once uncounted: a model's first run is slow.

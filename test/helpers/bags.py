@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import mcap.writer
 import numpy as np
 from numpy.typing import NDArray
@@ -209,3 +210,17 @@ def notes_of(path: Path) -> list[str]:
         for _ in bag.messages(bag.connections):
             pass
         return bag.notes
+
+
+def read_topic(path: Path, topic: str) -> list[Any]:
+    """Return the messages of a topic."""
+    with opened_bag(path) as bag:
+        wanted = [connection for connection in bag.connections if connection.topic == topic]
+        return [bag.deserialize(message) for message in bag.messages(wanted)]
+
+
+def png(rgb: NDArray[np.uint8]) -> bytes:
+    """Return a picture as PNG."""
+    written, data = cv2.imencode('.png', rgb[..., ::-1])
+    assert written
+    return data.tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -88,6 +88,7 @@ def test_without_classes_there_are_none() -> None:
     assert find_components(nothing) == ()
 
 
+@settings(deadline=None, max_examples=50)
 @given(arrays(np.uint16, (9, 13), elements=st.sampled_from([0, 0, CUP, CAT])))
 def test_components_are_those_of_scikit_image(labels: NDArray[np.uint16]) -> None:
     rng = np.random.default_rng(0)

@@ -20,10 +20,21 @@ import pytest
 import skimage.data
 
 from llmseg_ros.bags.reading import find_image_connections, opened_bag
+from llmseg_ros.bags.topics import LABEL_MAP_TOPIC
 from llmseg_ros.demo.received import read_received
 from llmseg_ros.ros.played import NodeCounts, Played, SentFrame, live_numbers
 
-from ..helpers.bags import COMPRESSED, IMAGE, SECOND, compressed, image, write_bag, write_ros1_bag
+from ..helpers.bags import (
+    COMPRESSED,
+    IMAGE,
+    SECOND,
+    compressed,
+    image,
+    png,
+    read_topic,
+    write_bag,
+    write_ros1_bag,
+)
 from ..helpers.commands import replay
 
 needs_ros = pytest.mark.skipif(
@@ -63,12 +74,6 @@ def photographs() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return cat, cup, *between
 
 
-def png(rgb: np.ndarray) -> bytes:
-    written, data = cv2.imencode('.png', rgb[..., ::-1])
-    assert written
-    return data.tobytes()
-
-
 @needs_ros
 def test_lockstep_equals_offline(config: Path, tmp_path: Path) -> None:
     cat, cup, nearly_cat, nearly_cup = photographs()
@@ -80,16 +85,21 @@ def test_lockstep_equals_offline(config: Path, tmp_path: Path) -> None:
     messages = [('/eye', COMPRESSED, compressed(png(rgb), stamp)) for stamp, rgb in pictures]
     messages.append(('/truth', IMAGE, image(truth, 'mono8', stamp=2 * SECOND)))
     bag = write_bag(tmp_path / 'bag', messages)
-    reports, received = [], []
+    reports, received, rules = [], [], []
+    listed = tmp_path / 'classes.yaml'
+    listed.write_text('[cat, {name: cup, also: [mug], minimum_score: 0}, rocket]')
     for mode in ('offline', 'lockstep'):
-        arguments = [bag, '--classes', ','.join(CLASSES), '--labels', '/truth']
+        arguments = [bag, '--classes', listed, '--labels', '/truth']
         arguments += ['--config', config, '--mode', mode, '--out', tmp_path / f'{mode}_bag']
         assert replay(*arguments, '--report', tmp_path / mode) == 0
         reports.append(json.loads((tmp_path / mode / 'report.json').read_text()))
         received.append(read_received(tmp_path / f'{mode}_bag'))
+        rules.append([m.rules for m in read_topic(tmp_path / f'{mode}_bag', LABEL_MAP_TOPIC)])
     assert [report['mode'] for report in reports] == ['offline', 'lockstep']
     offline, lockstep = ({key: report[key] for key in SAME_IN_ALL_MODES} for report in reports)
     assert lockstep == offline
+    assert [report['rules']['cup']['also'] for report in reports] == [['mug'], ['mug']]
+    assert [[(one.name, one.also) for one in of] for (of,) in rules] == [[('cup', ['mug'])]] * 2
     assert (offline['frames'], offline['labelled_frames']) == (5, 1)
     here, there = received
     assert sorted(here.labels) == [SECOND, *stamps[1:]]

@@ -95,6 +95,12 @@ def test_rules_of_a_node_outlive_a_change_of_its_list(session: NodeSession, peer
     in_force = peer.call(GetClasses, '/seg/get_classes', GetClasses.Request()).label_map
     assert [item.name for item in in_force.classes] == ['cat', 'cup']
     assert [(rule.name, rule.minimum_area) for rule in in_force.rules] == [('cat', 7)]
+    given = [('cup', {'minimum_score': 0, 'minimum_area': 9}), ('sofa', {'minimum_area': -1})]
+    said = session.set_classes(['cat', 'cup', 'sofa'], given)  # as `llmseg live ros --classes FILE`
+    assert said == ["rule of 'sofa': minimum_area is -1, expected a number of pixels from 0 on"]
+    in_force = peer.call(GetClasses, '/seg/get_classes', GetClasses.Request()).label_map
+    rules = [(rule.name, rule.minimum_area) for rule in in_force.rules]
+    assert rules == [('cat', 7), ('cup', 9)]
 
 
 def test_a_node_that_is_not_there_is_told(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:

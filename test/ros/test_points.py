@@ -22,10 +22,10 @@ from std_msgs.msg import Header
 from llmseg_ros.mapping.geometry import Camera, camera_from_info
 from llmseg_ros.mapping.point_cloud2 import read_cloud
 from llmseg_ros.ros.conversions import array_to_image
-from llmseg_ros.ros.depth_results import DepthResults, class_mask
+from llmseg_ros.ros.depth_results import DepthResults, class_mask, names_not_listed
 from llmseg_ros.ros.depth_subscription import DepthSubscription, HeldDepth, stamp_ns
 from llmseg_ros.ros.parameters import NodeConfig
-from llmseg_ros.ros.point_cloud import camera_to_info
+from llmseg_ros.ros.point_cloud import camera_to_info, points_to_cloud
 from llmseg_ros.segmentation import ClassResult, Segmentation
 from llmseg_ros.system.frame_statistics import FrameStatistics
 
@@ -212,6 +212,8 @@ def test_the_mask_is_of_the_classes_asked_for() -> None:
     result = Segmentation(labels, np.ones((1, 3), np.float32), classes, 1, {})
     assert class_mask(result, 'cup , zebra').tolist() == [[0, 0, 255]]
     assert class_mask(result, '').tolist() == [[0, 255, 255]]
+    assert names_not_listed(result, 'cup , zebra,, persn') == ['zebra', 'persn']
+    assert names_not_listed(result, '') == []
 
 
 def test_the_nearest_depth_within_the_slop_counts() -> None:
@@ -263,3 +265,24 @@ def test_compressed_depth_is_heard_and_let_go_of(peer: Any) -> None:
     held = None
     assert len(subscription._held) == 0
     subscription.destroy()
+
+
+def test_a_cloud_is_written_over_the_last_of_its_size() -> None:
+    rng = np.random.default_rng(0)
+
+    def cloud_of(stamp: float, height: int, last: PointCloud2 | None) -> tuple[PointCloud2, Any]:
+        shape = height, 7
+        labels = rng.integers(0, 300, shape).astype(np.uint16)
+        result = Segmentation(labels, rng.random(shape).astype(np.float32), (), 1, {})
+        points = rng.normal(size=(*shape, 3)).astype(np.float32)
+        rgb = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+        fresh = points_to_cloud(points, rgb, result, header(stamp))
+        return points_to_cloud(points, rgb, result, header(stamp), last), fresh
+
+    first, _ = cloud_of(1.0, 5, None)
+    second, fresh = cloud_of(2.0, 5, first)
+    assert second is first
+    assert second == fresh
+    third, fresh = cloud_of(3.0, 6, second)
+    assert third is not second
+    assert third == fresh

@@ -202,3 +202,21 @@ def test_many_changes_of_the_class_list_end_with_the_last(seg: Any, peer: Any) -
     assert versions == sorted(set(versions))
     cats = {c.id for message in announced for c in message.classes if c.name == 'cat'}
     assert len(cats) == 1
+
+
+def test_contrasts_are_shown_and_go_and_come_with_their_parameter(seg: Any, peer: Any) -> None:
+    announced = peer.collect(LabelMap, '/seg/label_map', LATCHED)
+    request = SetClasses.Request(names=['boat', 'dock'])
+    first = peer.call(SetClasses, '/seg/set_classes', request).label_map
+    boat, _ = first.classes
+    assert {'sea', 'surfboard'} <= set(boat.contrasts)
+    assert 'dock' not in boat.contrasts  # a class that competes already
+    try:
+        assert set_parameter(peer, 'background.contrasts', False).successful
+        peer.spin_until(lambda: announced and announced[-1].version > first.version)
+        assert [list(item.contrasts) for item in announced[-1].classes] == [[], []]
+        assert [item.id for item in announced[-1].classes] == [item.id for item in first.classes]
+    finally:
+        set_parameter(peer, 'background.contrasts', True)
+    peer.spin_until(lambda: announced[-1].version == first.version + 2)
+    assert announced[-1].classes == first.classes
