@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 T = TypeVar('T')
 
+ON_OFF = {True: 'on', False: 'off'}  # what YAML takes these words for
+
 
 class ConfigError(ValueError):
     """A configuration can't be used; the message names the setting and what is allowed."""
@@ -56,8 +58,13 @@ def check_setting(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
         value = tuple(value)
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    elif isinstance(value, bool) and ON_OFF[value] in field.metadata['choices']:
+        value = ON_OFF[value]
     item = type(default[0]) if kind is tuple and default else str  # an empty default is of texts
     expected = f'a list of {item.__name__}' if kind is tuple else kind.__name__
+    if kind is str and isinstance(value, bool):
+        word = ON_OFF[value]
+        raise ConfigError(f"{name} is {value!r}, expected {expected}; for the word write '{word}'")
     if type(value) is not kind:
         raise ConfigError(f'{name} is {value!r}, expected {expected}')
     if kind is tuple and ((default and not value) or any(type(part) is not item for part in value)):

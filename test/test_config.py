@@ -9,6 +9,15 @@ from llmseg_ros.config_files import load_config
 from llmseg_ros.files import shipped_path
 
 
+def test_words_that_yaml_takes_for_others(tmp_path):
+    path = tmp_path / 'config.yaml'
+    path.write_text('subclasses: {llm: off}')
+    assert load_config(path).subclasses.llm == 'off'
+    path.write_text('subclasses: {store: off}')
+    with pytest.raises(ConfigError, match=r"store is False, expected str; .* write 'off'"):
+        load_config(path)
+
+
 @pytest.mark.parametrize(
     'text',
     [

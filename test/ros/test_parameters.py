@@ -109,11 +109,17 @@ def test_defaults(make_node: Any) -> None:
 
 
 def test_given_values_are_taken_an_integer_as_a_number_too(make_node: Any) -> None:
-    node = make_node('background.threshold:=1', 'node.lazy:=false', "classes:=['cat', 'dog']")
+    node = make_node(
+        'background.threshold:=1',
+        'node.lazy:=false',
+        'node.overlap:=on',  # which YAML takes for true
+        "classes:=['cat', 'dog']",
+    )
     assert declare_parameters(node) == []
     own, config = read_configs(node)
     assert config.background.threshold == 1.0
     assert not own.lazy
+    assert own.overlap == 'on'
     assert node.get_parameter('classes').value == ['cat', 'dog']
 
 
