@@ -155,10 +155,11 @@ def choose_image(
         Refused: there is none, or it is too large or too old.
     """
     image = request.image
-    if image.data or image.width or image.height:
+    # A picture that came out empty is not answered by another one.
+    if image.data or image.width or image.height or image.encoding:
         check_pixels(image.width, image.height)
         return image
-    if request.compressed.data:
+    if request.compressed.data or request.compressed.format:
         with contextlib.suppress(BadImage):  # which is told when it is decoded
             check_pixels(*extent(bytes(request.compressed.data))[1:3])
         return request.compressed
