@@ -81,13 +81,15 @@ class OwnLists:
             self._encoder = encoder
         if key not in self._kept:
             vocabulary = describe_classes(update, config, encoder, self._resolver, cleaned.rules)
-            notes = (*update.messages, *notes_on_names(accepted, encoder, self._resolver))
+            notes = tuple(notes_on_names(accepted, encoder, self._resolver))
             self._kept[key] = OwnList(vocabulary, config, notes)
         self._kept.move_to_end(key)
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
         kept = self._kept[key]
-        return kept._replace(config=config, notes=(*kept.notes, *self._awaited(accepted)))
+        # Lists that are spelt differently can be one list when cleaned.
+        notes = (*update.messages, *kept.notes, *self._awaited(accepted))
+        return kept._replace(config=config, notes=notes)
 
     def _awaited(self, accepted: list[str]) -> list[str]:
         """Give a sentence for the names a language model has not answered yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,18 +106,18 @@ def open_session(
         require_ros('`llmseg live ros`')
         if config is not None:
             raise CommandError('a running node has its own configuration: leave out --config')
-        session = running_node(*node, ASKED_S)
+        session = running_node(*node, classes, ASKED_S)
         if session is None:
             raise CommandError(
                 'no running node is found: start one with `ros2 launch llmseg_ros seg.launch.py`, '
                 'in the same ROS_DOMAIN_ID'
             )
-        return with_classes(session, classes)
+        return session
     if source is None and config is None and has_ros():
         with waiting('looking for a running node'):
-            session = running_node(*node, LOOKED_S)
+            session = running_node(*node, classes, LOOKED_S)
         if session is not None:
-            return with_classes(session, classes)
+            return session
     if any(node):
         name = printable('/'.join(filter(None, node)))
         raise CommandError(f'{name}: no running node is found')
@@ -124,37 +125,40 @@ def open_session(
     return local_session(frames, classes, config, is_demo=source is None)
 
 
-def running_node(name: str, camera: str, patience_s: float) -> NodeSession | None:
-    """Return the node that runs, None where there is none.
+def running_node(name: str, camera: str, classes: str, patience_s: float) -> NodeSession | None:
+    """Return the node that runs, given these classes; None where there is none.
 
     Raises:
         CommandError: several run and none is named, or another is named.
+        LiveError: it has no such camera, or does not answer.
     """
     from llmseg_ros.ros.live_session import Graph, NodeSession, running_nodes
 
-    graph = Graph()
-    found = running_nodes(graph, patience_s)
-    wanted = f'/{name.strip("/")}' if name else ''
-    if len(found) == 1 and not wanted:
-        wanted = found[0]
-    if wanted in found:
-        session = NodeSession(graph, wanted)
-        session.look_at(camera)
-        return session
-    graph.close()
+    with contextlib.ExitStack() as unused:
+        graph = Graph()
+        unused.callback(graph.close)  # left to the end of the process its thread aborts that
+        found = running_nodes(graph, patience_s)
+        wanted = f'/{name.strip("/")}' if name else ''
+        if len(found) == 1 and not wanted:
+            wanted = found[0]
+        if wanted in found:
+            session = NodeSession(graph, wanted)
+            session.look_at(camera)
+            give_classes(session, classes)
+            unused.pop_all()
+            return session
     if found:
         raise CommandError(f'these nodes run: {", ".join(found)}; name one of them with --node')
     return None
 
 
-def with_classes(session: NodeSession, classes: str) -> NodeSession:
+def give_classes(session: NodeSession, classes: str) -> None:
     """Give a running node the classes of the command line."""
     if classes:
         names, rules = parse_classes_and_rules(classes)
         check_rules(rules, names)
         for message in session.set_classes(names, rules):
             note(message)
-    return session
 
 
 def named_source(source: str, config: Path | None, topic: str) -> LiveSource:

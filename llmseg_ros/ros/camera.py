@@ -58,6 +58,7 @@ class CameraStream:
     def start(self, take: Callable[[CameraStream, Image | CompressedImage], None]) -> None:
         """Subscribe to frames, which `take` gets, and depth."""
         self._started = time.monotonic()
+        self._due = float('-inf')  # with a low rate the first frame is not put off by an old one
         self.depth.start()
         self._images = subscribe_to_camera(self._node, self._config, partial(take, self), self.name)
 

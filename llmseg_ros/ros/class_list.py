@@ -191,6 +191,8 @@ class ClassListInterface:
         if segmenter is None:
             raise NotConfigured('the node is not configured, so its classes cannot be set')
         update = segmenter.set_classes(names, rules)
+        if self._segmenter is not segmenter:
+            raise NotConfigured('the node was cleaned up meanwhile, so its classes are as before')
         self.rules = rules
         self._announce(segmenter)
         return update

@@ -18,6 +18,7 @@ from llmseg_ros.formats.decoding import extent
 from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.live.thresholds import describe_thresholds, with_threshold
 from llmseg_ros.method.components import find_components
+from llmseg_ros.msg import LabelMap
 from llmseg_ros.ros.calls import CallQueue, Refused, late
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.class_list import ClassListInterface
@@ -106,10 +107,7 @@ class SegmentService:
         vocabulary: Vocabulary,
         config: NodeConfig,
     ) -> SegmentImage.Response:
-        label_map = self._class_list.label_map
-        if label_map.version != vocabulary.version:
-            now = Header(stamp=self._node.get_clock().now().to_msg())
-            label_map = vocabulary_to_label_map(vocabulary, now)
+        now = Header(stamp=self._node.get_clock().now().to_msg())
         highest = max((result.id for result in segmentation.classes), default=0)
         encoding = label_encoding(config.label_encoding, highest)
         components = None
@@ -121,8 +119,16 @@ class SegmentService:
             labels=labels_to_image(segmentation.labels, encoding, header),
             confidence=confidence_to_image(segmentation.confidence, header),
             masks=segmentation_to_masks(segmentation, header, components),
-            label_map=label_map,
+            label_map=label_map_of(vocabulary, self._class_list.label_map, now),
         )
+
+
+def label_map_of(vocabulary: Vocabulary, in_force: LabelMap, now: Header) -> LabelMap:
+    """Return the label map of a list: the one in force where it is that of the same version."""
+    # While the node is being configured there is an empty one of version 0, as that of calls is.
+    if vocabulary.version and vocabulary.version == in_force.version:
+        return in_force
+    return vocabulary_to_label_map(vocabulary, now)
 
 
 def thresholds_of(config: SegmenterConfig, request: SegmentImage.Request) -> SegmenterConfig:
@@ -155,10 +161,11 @@ def choose_image(
         Refused: there is none, or it is too large or too old.
     """
     image = request.image
-    if image.data or image.width or image.height:
+    # A picture that came out empty is not answered by another one.
+    if image.data or image.width or image.height or image.encoding:
         check_pixels(image.width, image.height)
         return image
-    if request.compressed.data:
+    if request.compressed.data or request.compressed.format:
         with contextlib.suppress(BadImage):  # which is told when it is decoded
             check_pixels(*extent(bytes(request.compressed.data))[1:3])
         return request.compressed

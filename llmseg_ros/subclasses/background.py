@@ -18,6 +18,7 @@ T = TypeVar('T')
 
 FIRST_PAUSE = 2.0  # seconds after a failure; doubled with every further one
 LONGEST_PAUSE = 60.0
+MOST_WAITING_TOO = 400  # names beside the class list: those of a call are asked for again with it
 MOST_TRIES = 3  # for a name to which the model, which is there, gives no answer
 
 logger = logging.getLogger(__name__)
@@ -84,12 +85,16 @@ class BackgroundAsker(Generic[K, T]):
             self._changed.notify_all()
 
     def want_too(self, names: Iterable[K]) -> None:
-        """Ask for these names as well, after those that wait; `want` gives them up again."""
+        """Ask for these names as well, after those that wait; `want` gives them up again.
+
+        While `MOST_WAITING_TOO` names wait, as with a server that is down, no more are taken.
+        """
         with self._changed:
             if self._on_answer is None:
                 return
-            waiting = (*self._queue, *(name for name in names if name not in self._queue))
-            self.want(waiting, self._on_answer)
+            room = max(0, MOST_WAITING_TOO - len(self._queue))
+            new = [name for name in names if name not in self._queue][:room]
+            self.want((*self._queue, *new), self._on_answer)
 
     def close(self) -> None:
         """Ask nothing more; what is under way ends on its own and is forgotten."""

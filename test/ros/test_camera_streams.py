@@ -133,6 +133,16 @@ def test_a_higher_rate_counts_at_once(node: Any) -> None:
     camera.destroy()
 
 
+def test_activated_anew_the_first_frame_counts(node: Any) -> None:
+    camera = CameraStream(node, NodeConfig(), FrameStatistics())
+    assert camera.due(0.001, 0.0)
+    assert not camera.due(0.001, 5.0)
+    camera.stop()
+    camera.start(lambda *_: None)
+    assert camera.due(0.001, 6.0)
+    camera.destroy()
+
+
 def test_a_frame_above_the_rate_takes_the_place_of_one_that_waits(node: Any) -> None:
     config = NodeConfig(lazy=False, max_rate=0.001)
     total = FrameStatistics()

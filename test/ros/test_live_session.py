@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from sensor_msgs.msg import Image
 from skimage import data
 from std_msgs.msg import Header
 
+from llmseg_ros.cli.live import running_node
 from llmseg_ros.config_files import load_config
 from llmseg_ros.live.frames import LiveFrame
 from llmseg_ros.live.session import LiveError
@@ -101,6 +103,23 @@ def test_rules_of_a_node_outlive_a_change_of_its_list(session: NodeSession, peer
     in_force = peer.call(GetClasses, '/seg/get_classes', GetClasses.Request()).label_map
     rules = [(rule.name, rule.minimum_area) for rule in in_force.rules]
     assert rules == [('cat', 7), ('cup', 9)]
+
+
+@pytest.mark.parametrize(
+    ('camera', 'classes', 'sentence'),
+    [
+        ('nope', '', "/seg has no camera 'nope'"),
+        ('', 'there_is_no_such.yaml', 'there_is_no_such.yaml does not exist'),
+    ],
+)
+def test_who_is_refused_leaves_the_graph(
+    session: NodeSession, camera: str, classes: str, sentence: str
+) -> None:
+    """A thread of ROS that is there at the end of a process may abort it."""
+    before = set(threading.enumerate())
+    with pytest.raises(Exception, match=sentence):
+        running_node('seg', camera, classes, 5.0)
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_node_that_is_not_there_is_told(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:

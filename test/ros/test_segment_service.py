@@ -180,6 +180,8 @@ def png_of(width: int, height: int) -> bytes:
 
 BAD = {
     'an empty image': ({'image': Image(width=4, encoding='rgb8')}, '4 x 0 pixels'),
+    'an image that was not filled': ({'image': Image(encoding='rgb8')}, '0 x 0 pixels'),
+    'no compressed data': ({'compressed': CompressedImage(format='jpeg')}, 'no readable JPEG'),
     '40 megapixels': (
         {'compressed': compressed(png_of(8000, 5000))},
         f'8000 x 5000 pixels are more than the {MOST_PIXELS} of a call',

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from llmseg_ros.subclasses import background
-from llmseg_ros.subclasses.background import BackgroundAsker
-from llmseg_ros.subclasses.llm import BudgetSpent, LlmError
+from llmseg_ros.subclasses.background import MOST_WAITING_TOO, BackgroundAsker
+from llmseg_ros.subclasses.llm import MAX_AT_ONCE, BudgetSpent, LlmError
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +182,17 @@ def test_what_is_wanted_too_waits_behind_the_list_and_goes_with_it(make, until):
     gate.set()
     until(lambda: asker.status.pending == 0)
     assert 'given up' not in answers
+
+
+def test_names_beside_the_list_do_not_pile_up(make, until):
+    gate = threading.Event()
+    answers = {}
+    asker = make(lambda name: gate.wait(10) and name)
+    asker.want([], answers.__setitem__)
+    for call in range(2 * MOST_WAITING_TOO // 100):
+        asker.want_too([f'thing {call} {i}' for i in range(100)])
+    assert asker.status.pending <= MOST_WAITING_TOO + MAX_AT_ONCE
+    gate.set()
+    until(lambda: asker.status.pending == 0)
+    asker.want_too(['asked once more'])
+    until(lambda: 'asked once more' in answers)

@@ -59,6 +59,16 @@ def test_the_last_lists_stay_described(segmenter):
     assert segmenter.describe(lists[-1], [('cat', {'never': ['dog']})]).vocabulary.never
 
 
+def test_what_is_said_of_names_is_of_the_call_alone(segmenter):
+    def said(*names):
+        return [note for note in segmenter.describe(names).notes if 'language model' not in note]
+
+    assert said('cat', 'Cat') == ["class name 'Cat' repeats 'cat': merged"]
+    assert said('cat') == []
+    (left_out,) = said('background', 'cat')
+    assert 'id 0: left out' in left_out
+
+
 def test_ids_given_to_other_names_since_are_taken_into_account(segmenter):
     (lamp,) = segmenter.describe(['lamp']).vocabulary.classes
     segmenter.set_classes(['vase'])
