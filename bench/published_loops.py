@@ -21,7 +21,7 @@ from published_code import definitions
 from torch.nn.functional import normalize
 
 from llmseg_ros.config_files import load_config
-from llmseg_ros.encoders import ImageFeatures
+from llmseg_ros.encoders import Encoder, ImageFeatures
 from llmseg_ros.encoders.loda import loda_pool
 from llmseg_ros.files import shipped_path
 from llmseg_ros.segmenter import Segmenter
@@ -31,10 +31,10 @@ GRID, WIDTH = 18, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class GivenTexts:
+class GivenTexts(Encoder):
     """An encoder of names alone: a random descriptor for each."""
 
-    name, device = 'given', torch.device('cpu')
+    name, device, runtime, images_at_once = 'given', torch.device('cpu'), 'torch', 1
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Return (n, d) of length 1, the same for the same name."""
@@ -44,8 +44,11 @@ class GivenTexts:
         ]
         return normalize(torch.stack(rows), dim=-1) if rows else torch.zeros(0, WIDTH)
 
-    def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
+    def encode_images(self, rgbs: Sequence[NDArray[np.uint8]]) -> list[ImageFeatures]:
         """Return smooth random patches, which are drawn to some names."""
+        return [self._draw(rgb) for rgb in rgbs]
+
+    def _draw(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
         seed = int(rgb[0, 0].sum())
         generator = torch.Generator().manual_seed(seed)
         coarse = torch.randn(1, WIDTH, 4, 4, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from llmseg_ros.method.refine import Labels, refine, refine_names
 from llmseg_ros.method.rivals import contrast_map, rival_map
 from llmseg_ros.method.seen import add_seen_things
 from llmseg_ros.method.stages import Shared, StageClock
-from llmseg_ros.segmentation import ClassMaps, Gated
+from llmseg_ros.segmentation import ClassMaps, ClassResult, Gated
 from llmseg_ros.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -334,3 +335,24 @@ def describe_candidates(
     """Return (k, n, d) descriptors and (k, n) bool, all False for a candidate that didn't pass."""
     members_kn = vocabulary.members_cn[candidates.index_k] & candidates.valid_k[:, None]
     return vocabulary.descriptors_cnd[candidates.index_k], members_kn
+
+
+def class_results(
+    vocabulary: Vocabulary,
+    scores_c: NDArray[np.float32],
+    labels_hw: NDArray[np.uint16],
+    candidates: Collection[int],
+) -> tuple[ClassResult, ...]:
+    """Measure area and box of every class in a label image, which has candidates alone."""
+    import cv2
+
+    results = []
+    scores_of_classes = scores_c[: len(vocabulary.classes)]  # after them come those of `never`
+    for item, score in zip(vocabulary.classes, scores_of_classes, strict=True):
+        area, box = 0, (0, 0, 0, 0)
+        if item.id in candidates:
+            mask = (labels_hw == item.id).view(np.uint8)
+            x, y, width, height = cv2.boundingRect(mask)
+            area, box = int(np.count_nonzero(mask)), (x, y, width, height)
+        results.append(ClassResult(item.id, item.name, float(np.clip(score, 0, 1)), area, box))
+    return tuple(results)

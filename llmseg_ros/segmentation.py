@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.classes import name_key
+from llmseg_ros.classes import BACKGROUND_ID, name_key
 
 STREAM_GAP_NS = 2_000_000_000  # between frames that may still show the same scene
 
@@ -98,6 +98,15 @@ class Segmentation:
             if name_key(result.name) == name_key(name):
                 return self.labels == result.id
         raise KeyError(f'{name!a} is not in the class list {[c.name for c in self.classes]}')
+
+
+def background_only(
+    rgb: NDArray[np.uint8], version: int, timings_ms: dict[str, float]
+) -> Segmentation:
+    """Return the segmentation of an image under an empty class list."""
+    shape = rgb.shape[:2]
+    labels = np.full(shape, BACKGROUND_ID, dtype=np.uint16)
+    return Segmentation(labels, np.ones(shape, dtype=np.float32), (), version, timings_ms)
 
 
 def mask_where(numbers_hw: NDArray[np.integer[Any]], number: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from llmseg_ros.candidates import (
     Found,
+    class_results,
     compete_by_name,
     find_candidates,
     fuse_candidates,
@@ -24,7 +25,6 @@ from llmseg_ros.candidates import (
 )
 from llmseg_ros.class_rules import Given, Rules, clean_rules
 from llmseg_ros.classes import (
-    BACKGROUND_ID,
     ClassRegistry,
     ClassUpdate,
     clean_names,
@@ -39,7 +39,7 @@ from llmseg_ros.method.refine import available_refiner
 from llmseg_ros.method.stages import Shared, StageClock
 from llmseg_ros.name_notes import notes_on_names
 from llmseg_ros.own_lists import OwnList, OwnLists
-from llmseg_ros.segmentation import ClassResult, Gated, Segmentation
+from llmseg_ros.segmentation import Gated, Segmentation, background_only
 from llmseg_ros.subclasses.background import AskingStatus
 from llmseg_ros.subclasses.packs import MAX_SUBCLASSES
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -228,6 +228,14 @@ class Segmenter:
         """
         return self.encoder.runtime != 'torch'
 
+    @property
+    def images_at_once(self) -> int:
+        """How many images `find_all` should have, at most, where several wait.
+
+        One on a CPU, which a single image keeps busy; a GPU has units to spare beside one.
+        """
+        return 1 if self.encoder.device.type == 'cpu' else self.encoder.images_at_once
+
     def segment(
         self, rgb: NDArray[np.uint8], previous: Gated | None = None, own: OwnList | None = None
     ) -> Segmentation:
@@ -247,16 +255,34 @@ class Segmenter:
         self, rgb: NDArray[np.uint8], previous: Gated | None = None, own: OwnList | None = None
     ) -> Found:
         """Do the first part of `segment`: encode the image, find its candidates, fuse."""
+        return self.find_all([rgb], [previous], own)[0]
+
+    def find_all(
+        self,
+        rgbs: Sequence[NDArray[np.uint8]],
+        previous: Sequence[Gated | None],
+        own: OwnList | None = None,
+    ) -> list[Found]:
+        """Do `find` of several images, encoded together; of that time each has an equal share."""
         import torch
 
-        check_image(rgb)
+        for rgb in rgbs:
+            check_image(rgb)
         started = time.perf_counter()
         with torch.inference_mode():
-            features = self.encoder.encode_image(rgb)
+            encoded = self.encoder.encode_images(rgbs)
+        share_s = (time.perf_counter() - started) / max(1, len(rgbs))
         config, vocabulary = (None, None) if own is None else (own.config, own.vocabulary)
-        return self.find_in_features(
-            features, rgb, started, config, previous, vocabulary=vocabulary
-        )
+
+        def find_one(
+            features: ImageFeatures, rgb: NDArray[np.uint8], before: Gated | None
+        ) -> Found:
+            begun = time.perf_counter() - share_s
+            return self.find_in_features(
+                features, rgb, begun, config, before, vocabulary=vocabulary
+            )
+
+        return [find_one(*one) for one in zip(encoded, rgbs, previous, strict=True)]
 
     def segment_features(
         self,
@@ -368,33 +394,3 @@ def check_image(rgb: NDArray[np.uint8]) -> None:
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise ValueError(f'expected an (H, W, 3) uint8 image, got {rgb.shape} {rgb.dtype}')
-
-
-def background_only(
-    rgb: NDArray[np.uint8], version: int, timings_ms: dict[str, float]
-) -> Segmentation:
-    """Return the segmentation of an image under an empty class list."""
-    shape = rgb.shape[:2]
-    labels = np.full(shape, BACKGROUND_ID, dtype=np.uint16)
-    return Segmentation(labels, np.ones(shape, dtype=np.float32), (), version, timings_ms)
-
-
-def class_results(
-    vocabulary: Vocabulary,
-    scores_c: NDArray[np.float32],
-    labels_hw: NDArray[np.uint16],
-    candidates: Collection[int],
-) -> tuple[ClassResult, ...]:
-    """Measure area and box of every class in a label image, which has candidates alone."""
-    import cv2
-
-    results = []
-    scores_of_classes = scores_c[: len(vocabulary.classes)]  # after them come those of `never`
-    for item, score in zip(vocabulary.classes, scores_of_classes, strict=True):
-        area, box = 0, (0, 0, 0, 0)
-        if item.id in candidates:
-            mask = (labels_hw == item.id).view(np.uint8)
-            x, y, width, height = cv2.boundingRect(mask)
-            area, box = int(np.count_nonzero(mask)), (x, y, width, height)
-        results.append(ClassResult(item.id, item.name, float(np.clip(score, 0, 1)), area, box))
-    return tuple(results)

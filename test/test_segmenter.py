@@ -276,6 +276,42 @@ def test_paper_preset_is_the_published_evaluation(segmenter, photo):
     assert result.candidates == frozenset(np.unique(result.labels)) - {0}
 
 
+def test_images_found_in_together_get_what_each_gets_alone(monkeypatch):
+    config = load_config(shipped_path('config/offline.yaml'))
+    small = dataclasses.replace(config.imagenet, model='lite0', short_sides=(160,))
+    in_torch = dataclasses.replace(config.encoder, runtime='torch')
+    config = dataclasses.replace(config, encoder=in_torch, imagenet=small)
+    segmenter = Segmenter(config, CLASSES)
+    tower, batches = segmenter.encoder._network, []
+    monkeypatch.setattr(segmenter.encoder, '_network', lambda x: batches.append(len(x)) or tower(x))
+    cat, cup = data.chelsea()[:200, 100:350], data.coffee()[100:300, 150:400]
+    rgbs = [np.ascontiguousarray(rgb) for rgb in (cat, cup, cat[:, :150], cup[::-1])]
+    own = segmenter.describe(['cup', 'cat', 'rocket'])
+    for before, classes in (([None] * 4, None), ([segmenter.find(cat), None, None, None], own)):
+        batches.clear()
+        together = segmenter.find_all(rgbs, before, classes)
+        assert batches == [3, 1]
+        for found, rgb, previous in zip(together, rgbs, before, strict=True):
+            result, alone = segmenter.finish(found), segmenter.segment(rgb, previous, classes)
+            np.testing.assert_array_equal(result.labels, alone.labels)
+            assert result.candidates == alone.candidates
+            assert found.rgb is rgb
+            assert result.timings_ms.keys() == alone.timings_ms.keys()
+    of_cat, of_cup = (found.candidates for found in together[:2])
+    assert of_cat
+    assert of_cup - of_cat
+    assert segmenter.find_all([], []) == []
+    with pytest.raises(ValueError, match='got'):
+        segmenter.find_all([cat, cat[..., 0]], [None, None])
+
+
+def test_several_at_once_are_for_a_gpu(segmenter, monkeypatch):
+    monkeypatch.setattr(segmenter.encoder, 'images_at_once', 5)
+    assert segmenter.images_at_once == 1
+    monkeypatch.setattr(segmenter.encoder, 'device', torch.device('cuda'))
+    assert segmenter.images_at_once == 5
+
+
 @pytest.mark.parametrize('fusion', ['paper', 'reference', 'mean', 'max', 'chils'])
 @pytest.mark.parametrize('background', ['threshold', 'probability', 'names', 'minmax', 'none'])
 def test_every_fusion_goes_with_every_background(segmenter, fusion, background):

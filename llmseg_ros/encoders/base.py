@@ -64,8 +64,16 @@ class Encoder(Protocol):
     runtime: str
     """What the image tower runs on, in a few words."""
 
+    images_at_once: int
+    """How many images to encode together, at most; 1 where that is as good as one by one, or each
+    number of them would be compiled for."""
+
     def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
         """Encode an (H, W, 3) uint8 RGB image."""
+        return self.encode_images([rgb])[0]
+
+    def encode_images(self, rgbs: Sequence[NDArray[np.uint8]]) -> list[ImageFeatures]:
+        """Encode (H, W, 3) uint8 RGB images, each as if it were the only one."""
         ...
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import ImageNetConfig
-from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.base import ClassNames, Encoder, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.batches import IMAGES_AT_ONCE, run_in_batches
 from llmseg_ros.encoders.efficientnet import (
     CELL,
     find_weights,
@@ -44,7 +45,7 @@ SUREST_PART = 0.1  # of an image's patches: an object takes that much of it
 LEAST_RESEMBLANCE = 0.35
 
 
-class ImageNetEncoder:
+class ImageNetEncoder(Encoder):
     """EfficientNet-Lite features against descriptors made of its own classifier's weights.
 
     A name's sentence embedding is compared with those of the 1000 ImageNet names, whole and by
@@ -81,6 +82,7 @@ class ImageNetEncoder:
         self._network = exported or load_network(config.model, config.dilated, weights).to(
             device, memory_format=torch.channels_last
         )
+        self.images_at_once = 1 if exported else IMAGES_AT_ONCE
         self._centred_kd = self._weights_kd - self._weights_kd.mean(dim=0)
         self.things_ed = torch.nn.functional.normalize(self._centred_kd, dim=-1)
         split = [synonyms(name) for name in names]
@@ -90,14 +92,18 @@ class ImageNetEncoder:
         self._imagenet_names_ke, self._synonyms_se = rows[: len(names)], rows[len(names) :]
         self._synonym_of_s = torch.arange(len(names)).repeat_interleave(counts).to(device)
 
-    def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
-        """Encode an (H, W, 3) uint8 RGB image, averaged over the sizes of the configuration.
+    def encode_images(self, rgbs: Sequence[NDArray[np.uint8]]) -> list[ImageFeatures]:
+        """Encode (H, W, 3) uint8 RGB images, averaged over the sizes of the configuration.
 
         Features keep their length: ReLU features are short where the network sees no object.
         """
+        by_side = [self._features(rgbs, short_side) for short_side in self._config.short_sides]
+        return [self._average(levels) for levels in zip(*by_side, strict=True)]
+
+    def _average(self, levels: Sequence[torch.Tensor]) -> ImageFeatures:
+        """Return the features of an image of its (d, h, w) features at several sizes."""
         import torch
 
-        levels = [self._features(rgb, short_side) for short_side in self._config.short_sides]
         pooled_d = levels[0].mean(dim=(1, 2))
         grid = max((level.shape[1:] for level in levels), key=lambda shape: shape[0] * shape[1])
         mean_dhw = torch.stack([resize_maps(smooth(level), grid) for level in levels]).mean(dim=0)
@@ -176,8 +182,14 @@ class ImageNetEncoder:
             if best < LEAST_RESEMBLANCE or not is_latin(name)
         ]
 
-    def _features(self, rgb: NDArray[np.uint8], short_side: int) -> torch.Tensor:
-        """Run the network on the image resized to a short side; (d, h, w)."""
+    def _features(self, rgbs: Sequence[NDArray[np.uint8]], short_side: int) -> list[torch.Tensor]:
+        """Run the network on images resized to a short side; (d, h, w) of each."""
+        pixels = [self._pixels(rgb, short_side) for rgb in rgbs]
+        outputs = run_in_batches(self._network, pixels, self.images_at_once)
+        return [features_1dhw[0] for (features_1dhw,) in outputs]
+
+    def _pixels(self, rgb: NDArray[np.uint8], short_side: int) -> torch.Tensor:
+        """Resize an image to a short side; (1, h, w, 3) uint8."""
         import cv2
         import torch
 
@@ -187,9 +199,7 @@ class ImageNetEncoder:
         )
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(rgb, (width, height), interpolation=method)
-        pixels_1hwc = torch.from_numpy(resized)[None].to(self.device, non_blocking=True)
-        features_1dhw: torch.Tensor = self._network(pixels_1hwc)[0]
-        return features_1dhw[0]
+        return torch.from_numpy(resized)[None].to(self.device, non_blocking=True)
 
 
 def smooth(maps_dhw: torch.Tensor) -> torch.Tensor:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import OpenClipConfig
 from llmseg_ros.encoders import dense_attention, timm_attention, timm_towers
-from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.base import Encoder, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.batches import IMAGES_AT_ONCE, run_in_batches
 from llmseg_ros.encoders.dense_attention import RESIDUAL_MODES, attend, neighbour_bias
 from llmseg_ros.encoders.onnx_export import Tower
 from llmseg_ros.encoders.open_clip_models import (
@@ -29,6 +30,7 @@ from llmseg_ros.encoders.text_cache import TextCache
 from llmseg_ros.encoders.tiling import cut_windows, fit_size, join_windows, patch_axis
 from llmseg_ros.encoders.vit import image_tensor, interpolate_positions
 from llmseg_ros.encoders.weights import checksum
+from llmseg_ros.method.patches import PatchAxis
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +45,16 @@ ARGUMENTS = {'positions': 'positions_nd', 'bias': 'bias_nn', 'rope': 'rope_ne'}
 FREE_AXES = {'positions': (0,), 'bias': (0, 1), 'rope': (0,)}  # that have any length
 
 
-class OpenClipEncoder:
-    """An open_clip model whose image tower is a ViT, its own or of timm; implements Encoder."""
+class CutImage(NamedTuple):
+    """A resized image, (3, H, W) float32, and the (n, 3, h, w) windows cut out of it."""
+
+    image_chw: torch.Tensor
+    axes: tuple[PatchAxis, PatchAxis]
+    windows_nchw: torch.Tensor
+
+
+class OpenClipEncoder(Encoder):
+    """An open_clip model whose image tower is a ViT, its own or of timm."""
 
     def __init__(
         self,
@@ -98,36 +108,38 @@ class OpenClipEncoder:
         self._exported = exported
         on_cpu = exported is not None and device.type == 'cpu'
         self._batch = min(config.batch, BATCH_ON_CPU) if on_cpu else config.batch
+        by_size = config.compile or (exported is not None and exported.built_by_size)
+        self.images_at_once = 1 if by_size else min(self._batch, IMAGES_AT_ONCE)
         if config.channels_last and not exported:
             visual.to(memory_format=torch.channels_last)
         forward = timm_towers.dense_forward if of_timm else dense_forward
         self._forward = torch.compile(forward) if config.compile else forward
         self._grid_constants = functools.lru_cache(maxsize=2)(self._make_grid_constants)
 
-    def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
-        """Encode an (H, W, 3) uint8 RGB image, whole or by sliding windows.
+    def encode_images(self, rgbs: Sequence[NDArray[np.uint8]]) -> list[ImageFeatures]:
+        """Encode (H, W, 3) uint8 RGB images, whole or by sliding windows.
 
         Windows: pooled is the mean of their unit image embeddings.
 
         Raises:
-            ValueError: the array is not an RGB image, or has no pixels.
+            ValueError: an array is not an RGB image, or has no pixels.
         """
-        import torch
-        from torch.nn.functional import normalize
+        images = [self._cut(rgb) for rgb in rgbs]
+        encoded = run_in_batches(
+            self._encode, [image.windows_nchw for image in images], self._batch
+        )
+        return [join(image, *of_image) for image, of_image in zip(images, encoded, strict=True)]
 
+    def _cut(self, rgb: NDArray[np.uint8]) -> CutImage:
+        """Resize an image and cut it into windows; one, where it is encoded whole."""
         config, patch = self._config, self._patch
         height, width = rgb.shape[:2]
         size = fit_size(height, width, patch, config.short_side, config.long_side, config.fit)
         image_chw = image_tensor(rgb, size, self._resize, self._mean_c11, self._std_c11)
         window, stride = self._window if config.windows else (max(size), max(size))
         rows, columns = (patch_axis(side, window, stride, patch, config.fit) for side in size)
-        axes, grid = (rows, columns), (rows.patches, columns.patches)
-        windows_nchw = cut_windows(image_chw, axes, patch)
-        encoded = [self._encode(part, grid) for part in windows_nchw.split(self._batch)]
-        patches_nhwd, pooled_nd = (torch.cat(parts) for parts in zip(*encoded, strict=True))
-        pooled_d = pooled_nd[0] if len(pooled_nd) == 1 else normalize(pooled_nd, dim=-1).mean(dim=0)
-        patches_hwd = join_windows(patches_nhwd, axes)
-        return ImageFeatures(patches_hwd, pooled_d, axes=axes, input_3hw=image_chw)
+        axes = (rows, columns)
+        return CutImage(image_chw, axes, cut_windows(image_chw, axes, patch))
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names through the text templates into (n, d) float32, rows of length 1."""
@@ -137,12 +149,11 @@ class OpenClipEncoder:
             return torch.zeros(0, self._shared.width, device=self.device)
         return self._text_cache.encode(names, self._encode_text).to(self.device)
 
-    def _encode(
-        self, images_bchw: torch.Tensor, grid: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode(self, images_bchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return patches (b, h, w, d) and pooled (b, d), both float32."""
         import torch
 
+        grid = images_bchw.shape[2] // self._patch, images_bchw.shape[3] // self._patch
         constants = self._grid_constants(grid)
         if self._exported is not None:
             inputs = (constant for constant in constants if constant is not None)
@@ -174,6 +185,15 @@ class OpenClipEncoder:
                 for start in range(0, len(texts), TEXT_BATCH)
             ]
             return average_templates(torch.cat(encoded).float(), len(self._templates))
+
+
+def join(image: CutImage, patches_nhwd: torch.Tensor, pooled_nd: torch.Tensor) -> ImageFeatures:
+    """Return the features of an image of those of its windows."""
+    from torch.nn.functional import normalize
+
+    pooled_d = pooled_nd[0] if len(pooled_nd) == 1 else normalize(pooled_nd, dim=-1).mean(dim=0)
+    patches_hwd = join_windows(patches_nhwd, image.axes)
+    return ImageFeatures(patches_hwd, pooled_d, axes=image.axes, input_3hw=image.image_chw)
 
 
 def open_exported(config: OpenClipConfig, runtime: OnnxRuntime) -> ExportedTower | None:

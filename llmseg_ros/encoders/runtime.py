@@ -101,6 +101,11 @@ class ExportedTower:
         self._place = ('cuda', device.index or 0) if on_gpu else ('cpu', 0)
 
     @property
+    def built_by_size(self) -> bool:
+        """Whether it is built for each size of its inputs, which takes minutes."""
+        return short_name(self._session.get_providers()[0]) == 'tensorrt'
+
+    @property
     def runtime(self) -> str:
         """ONNX Runtime, its version and the providers in use, in words."""
         return describe(self._session.get_providers())

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmseg_ros.config import SimSegConfig
-from llmseg_ros.encoders.base import EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.base import Encoder, EncoderUnavailable, ImageFeatures
+from llmseg_ros.encoders.batches import IMAGES_AT_ONCE, run_in_batches
 from llmseg_ros.encoders.loda import loda_pool
 from llmseg_ros.encoders.onnx_export import Tower
 from llmseg_ros.encoders.precision import autocast, pick_precision
@@ -46,8 +47,8 @@ PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 
-class SimSegEncoder:
-    """SimSeg's image and text encoders with their projections; implements Encoder."""
+class SimSegEncoder(Encoder):
+    """SimSeg's image and text encoders with their projections."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class SimSegEncoder:
         exported = None if runtime is None else runtime.open(simseg_tower(path, digest))
         self.runtime = exported.runtime if exported else 'torch'
         self._exported = exported
+        self.images_at_once = 1 if exported or config.compile else IMAGES_AT_ONCE
         self._model = load_once(
             ('simseg', 'text' if exported else 'all', digest, device),
             lambda: load_model(path, device, with_blocks=not exported),
@@ -98,25 +100,30 @@ class SimSegEncoder:
         )
         self._encode_patches = torch.compile(encode_patches) if config.compile else encode_patches
 
-    def encode_image(self, rgb: NDArray[np.uint8]) -> ImageFeatures:
-        """Encode an (H, W, 3) uint8 RGB image, squeezed into a square; pooled has length 1.
+    def encode_images(self, rgbs: Sequence[NDArray[np.uint8]]) -> list[ImageFeatures]:
+        """Encode (H, W, 3) uint8 RGB images, squeezed into a square; pooled has length 1.
 
         Raises:
-            ValueError: the array is not an RGB image, or has no pixels.
+            ValueError: an array is not an RGB image, or has no pixels.
         """
-        import torch
         from torch.nn.functional import normalize
 
-        image_chw = image_tensor(rgb, self._size, 'bilinear', self._mean_c11, self._std_c11)
+        size, mean_c11, std_c11 = self._size, self._mean_c11, self._std_c11
+        pixels = [image_tensor(rgb, size, 'bilinear', mean_c11, std_c11)[None] for rgb in rgbs]
+        features = []
+        for (patches_1nd,) in run_in_batches(self._encode, pixels, self.images_at_once):
+            pooled_d = normalize(loda_pool(patches_1nd, IMAGE_K), dim=-1)[0]
+            features.append(ImageFeatures(patches_1nd[0].unflatten(0, self._grid), pooled_d))
+        return features
+
+    def _encode(self, images_bchw: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return patches (b, h*w, d), float32."""
+        import torch
+
         if self._exported is not None:
-            (patches_1nd,) = self._exported(image_chw[None], self._positions_nd)
-        else:
-            with torch.no_grad(), autocast(self.device, self._precision):
-                patches_1nd = self._encode_patches(
-                    self._model, image_chw[None], self._positions_nd
-                ).float()
-        pooled_d = normalize(loda_pool(patches_1nd, IMAGE_K), dim=-1)[0]
-        return ImageFeatures(patches_1nd[0].unflatten(0, self._grid), pooled_d)
+            return self._exported(images_bchw, self._positions_nd)
+        with torch.no_grad(), autocast(self.device, self._precision):
+            return (self._encode_patches(self._model, images_bchw, self._positions_nd).float(),)
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
         """Encode names through the text templates into (n, d) float32, rows of length 1."""

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
+from llmseg_ros.encoders.batches import IMAGES_AT_ONCE
 from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.depth_subscription import HeldDepth
@@ -38,31 +41,43 @@ class TakenFrame(NamedTuple):
     depth: HeldDepth | None
 
 
-class FrameInWork(NamedTuple):
-    """A frame between the two threads.
+class RgbFrame(NamedTuple):
+    """A frame that is converted.
 
     Attributes:
         camera: it is of.
         header: of its message.
         depth: kept for it where somebody wants points.
         stamp: in nanoseconds.
-        found: what was found in it.
+        rgb: (H, W, 3) uint8.
         started: when work on it began, by time.perf_counter.
         convert_ms: that its conversion took.
-        handed_on: when the first thread was done with it.
     """
 
     camera: CameraStream
     header: Header
     depth: HeldDepth | None
     stamp: int
-    found: Found
+    rgb: NDArray[np.uint8]
     started: float
     convert_ms: float
-    handed_on: float
+
+    @property
+    def previous(self) -> Found | None:
+        """What was found in the frame before it."""
+        return frame_before(self.camera.previous, self.stamp)
 
 
-AnyFrame = TypeVar('AnyFrame', TakenFrame, FrameInWork)
+class FrameInWork(NamedTuple):
+    """A frame in which something was found, and when that was, by time.perf_counter."""
+
+    camera: CameraStream
+    frame: RgbFrame
+    found: Found
+    found_at: float
+
+
+AnyFrame = TypeVar('AnyFrame', TakenFrame, RgbFrame, FrameInWork)
 
 
 class FramePipeline:
@@ -70,7 +85,8 @@ class FramePipeline:
 
     What goes wrong costs that frame alone. The first thread takes a frame and finds its candidates,
     the second refines labels and publishes them; where that gains nothing, the first does
-    everything.
+    everything. Where the segmenter gains by several images at once, the frames of other cameras
+    that wait are taken with it.
 
     Attributes:
         config: of the node; may be replaced between two frames.
@@ -86,9 +102,7 @@ class FramePipeline:
     ) -> None:
         self.config = config
         self.cameras = tuple(cameras)
-        self._finder: Worker[TakenFrame] = Worker(
-            partial(self._at_its_own_cost, self._find_in_turn), 'find', count_dropped
-        )
+        self._finder: Worker[TakenFrame] = Worker(self._find_in_turn, 'find', count_dropped)
         self._finisher: Worker[FrameInWork] = Worker(
             partial(self._at_its_own_cost, self._finish), 'finish', count_dropped
         )
@@ -97,6 +111,7 @@ class FramePipeline:
         self._turns = Turns()
         self._logged: dict[str, float] = {}
         self._finish_s = 0.0  # that the second thread took for the last frame
+        self._most_at_once = IMAGES_AT_ONCE  # that the GPU's memory was not too short for
 
     @property
     def segmenter(self) -> Segmenter:
@@ -177,47 +192,87 @@ class FramePipeline:
             return self._in_memory(self.cameras[0], work)
 
     def _find_in_turn(self, taken: TakenFrame) -> None:
+        """Work on a frame, and on those of other cameras that are to be encoded with it."""
         with self._turns.turn():
-            self._find(taken)
+            at_once = min(self._segmenter.images_at_once, self._most_at_once)
+            frames: list[RgbFrame] = []
+            for one in (taken, *self._finder.take_beside(taken.camera, at_once - 1)):
+                self._at_its_own_cost(lambda one: frames.append(self._convert(one)), one)
+            together = self._find_together(frames) if len(frames) > 1 else []
+            for in_work in together:
+                self._at_its_own_cost(self._hand_on, in_work)
+            if not together:
+                for frame in frames:
+                    self._at_its_own_cost(self._find, frame)
 
-    def _find(self, taken: TakenFrame) -> None:
-        camera, message = taken.camera, taken.message
+    def _convert(self, taken: TakenFrame) -> RgbFrame:
+        camera, message, depth = taken
         started = time.perf_counter()
         to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
         rgb = to_rgb(message, self._segmenter.config.images.sixteen_bit)
         convert_ms = 1000 * (time.perf_counter() - started)
         stamp = Time.from_msg(message.header.stamp).nanoseconds
-        previous = frame_before(camera.previous, stamp)
-        found = self._in_memory(camera, lambda: self._segmenter.find(rgb, previous))
-        camera.previous = stamp, found
-        camera.results.publish_features(found, message.header)
-        ended = time.perf_counter()
-        if self.config.lazy and not camera.labels_wanted():
-            total_ms = 1000 * (ended - started)
-            camera.statistics.add_result({'convert': convert_ms, 'total': total_ms})
-            return
-        frame = FrameInWork(
-            camera, message.header, taken.depth, stamp, found, started, convert_ms, ended
+        return RgbFrame(camera, message.header, depth, stamp, rgb, started, convert_ms)
+
+    def _find(self, frame: RgbFrame) -> None:
+        found = self._in_memory(
+            frame.camera, lambda: self._segmenter.find(frame.rgb, frame.previous)
         )
+        self._hand_on(FrameInWork(frame.camera, frame, found, time.perf_counter()))
+
+    def _find_together(self, frames: Sequence[RgbFrame]) -> list[FrameInWork]:
+        """Find in frames of several cameras; in none where it fails, one by one tells why."""
+        import torch
+
+        try:
+            found = self._segmenter.find_all(
+                [frame.rgb for frame in frames], [frame.previous for frame in frames]
+            )
+        except torch.cuda.OutOfMemoryError:
+            self._most_at_once = len(frames) // 2
+        except Exception:
+            self._node.get_logger().debug(traceback.format_exc())
+            return []
+        else:
+            found_at = time.perf_counter()
+            return [
+                FrameInWork(frame.camera, frame, one, found_at)
+                for frame, one in zip(frames, found, strict=True)
+            ]
+        free_memory()
+        told = f'out of GPU memory for {len(frames)} frames, going on with {self._most_at_once}'
+        self._log('warning', frames[0].camera, 'at once', f'{told} at once')
+        return []
+
+    def _hand_on(self, in_work: FrameInWork) -> None:
+        """Publish what needs no labels, and let them be made."""
+        camera, frame, found, found_at = in_work
+        camera.previous = frame.stamp, found
+        camera.results.publish_features(found, frame.header)
+        took_s = found_at - frame.started
+        if self.config.lazy and not camera.labels_wanted():
+            camera.statistics.add_result({'convert': frame.convert_ms, 'total': 1000 * took_s})
+            return
         self._finisher.wait_idle()  # results in order, and one frame at most between the threads
         if not self._overlaps:
-            self._finish(frame)
+            self._finish(in_work)
             return
-        self._finisher.put(frame)
+        self._finisher.put(in_work)
         # A frame taken before the second thread is nearly ready for it would grow old waiting.
-        self._finisher.wait_idle(max(0.0, self._finish_s - (ended - started)))
+        self._finisher.wait_idle(max(0.0, self._finish_s - took_s))
 
-    def _finish(self, frame: FrameInWork) -> None:
+    def _finish(self, in_work: FrameInWork) -> None:
         resumed = time.perf_counter()
-        camera, header, rgb = frame.camera, frame.header, frame.found.rgb
-        segmentation = self._in_memory(camera, lambda: self._segmenter.finish(frame.found))
+        camera, frame, found, found_at = in_work
+        header, rgb = frame.header, frame.rgb
+        segmentation = self._in_memory(camera, lambda: self._segmenter.finish(found))
         segmented = time.perf_counter()
         camera.results.publish(rgb, segmentation, header, self.config)
         published = time.perf_counter()
         timings_ms = {
             'convert': frame.convert_ms,
             **segmentation.timings_ms,
-            'wait': 1000 * (resumed - frame.handed_on),
+            'wait': 1000 * (resumed - found_at),
             'publish': 1000 * (published - segmented),
             'total': 1000 * (published - frame.started),
         }

@@ -83,6 +83,17 @@ class Worker(Generic[T]):
             self._changed.notify_all()
             return True
 
+    def take_beside(self, source: Hashable, most: int) -> list[T]:
+        """Take what waits of other sources, as their turns come, to work on beside an item.
+
+        Args:
+            source: of the item in work; another of it stays where it is.
+            most: how many to take.
+        """
+        with self._changed:
+            waiting = len(self._waiting) - (source in self._waiting)
+            return [self._next(source) for _ in range(min(most, waiting))]
+
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing waits or is in work; False where something still does or is.
 
@@ -107,8 +118,10 @@ class Worker(Generic[T]):
         self.dropped += 1
         self._on_dropped(item)
 
-    def _next(self) -> T:
-        source = min(self._waiting, key=lambda source: self._last_turn.get(source, 0))
+    def _next(self, *others: Hashable) -> T:
+        """Take the item of the source, none of these, whose last turn is longest ago."""
+        waiting = [source for source in self._waiting if source not in others]
+        source = min(waiting, key=lambda source: self._last_turn.get(source, 0))
         self._turns += 1
         self._last_turn[source] = self._turns
         return self._waiting.pop(source)

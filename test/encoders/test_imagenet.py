@@ -11,12 +11,15 @@ from skimage import data
 
 from llmseg_ros.config import ImageNetConfig
 from llmseg_ros.encoders.base import ClassNames, EncoderUnavailable, EvidenceEncoder
+from llmseg_ros.encoders.batches import IMAGES_AT_ONCE
 from llmseg_ros.encoders.efficientnet import find_weights, imagenet_tower, load_network
 from llmseg_ros.encoders.imagenet import ImageNetEncoder, smooth
 from llmseg_ros.encoders.imagenet_names import imagenet_names, synonyms
 from llmseg_ros.encoders.runtime import OnnxRuntime
 from llmseg_ros.encoders.sentences import SentenceEncoder
 from llmseg_ros.files import cache_folder, shipped_path
+
+from ..helpers.batches import encode_both_ways
 
 CPU = torch.device('cpu')
 ON_CPU = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=True)
@@ -68,6 +71,20 @@ def test_equals_the_network_as_published(dilated):
     torch.testing.assert_close(
         features.patches_hwd[0, 0], expected[:2, :2].mean(dim=(0, 1)), atol=1e-4, rtol=1e-4
     )
+
+
+def test_images_together_are_what_each_is_alone():
+    images = [data.chelsea(), data.chelsea()[::-1], data.coffee(), data.chelsea()[:, :300]]
+    images += [np.roll(images[0], 40 * number, axis=1) for number in range(1, 8)]
+    config = ImageNetConfig('lite0', (64, 96))
+    encoder = ImageNetEncoder(config, CPU)
+    batches, each = encode_both_ways(encoder, images, '_network')
+    assert sum(batches) == sum(each) == 2 * len(images)
+    assert max(batches) == IMAGES_AT_ONCE
+    assert len(batches) < len(each) == 2 * len(images)
+    encoder = ImageNetEncoder(config, CPU, ON_CPU)
+    assert encode_both_ways(encoder, images[:2], '_network') == ([1] * 4, [1] * 4)
+    assert encoder.images_at_once == 1
 
 
 @pytest.mark.parametrize('shape', [(3, 5, 4), (2, 1, 6), (2, 2, 1), (1, 1, 1)])

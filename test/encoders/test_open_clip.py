@@ -18,6 +18,7 @@ import torch
 
 from llmseg_ros.config import OpenClipConfig
 from llmseg_ros.encoders.base import EncoderUnavailable
+from llmseg_ros.encoders.batches import IMAGES_AT_ONCE
 from llmseg_ros.encoders.dense_attention import MODES
 from llmseg_ros.encoders.open_clip import OpenClipEncoder, dense_forward
 from llmseg_ros.encoders.open_clip_models import check_model
@@ -25,6 +26,8 @@ from llmseg_ros.encoders.runtime import OnnxRuntime
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.weights import weights_folder
 from llmseg_ros.method.patches import average_windows, grid_length
+
+from ..helpers.batches import encode_both_ways
 
 open_clip = pytest.importorskip('open_clip')
 
@@ -93,7 +96,7 @@ def test_features_are_those_of_the_formulas(tiny_models, name, mode):
     state = torch.load(tiny_models[name], weights_only=True)
     encoder = make_encoder(tiny_models, name, attention=mode)
     image = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
-    patches, pooled = encoder._encode(image[None], (4, 4))
+    patches, pooled = encoder._encode(image[None])
     positions = state['visual.positional_embedding'].double().numpy()
     expected = slow_features(name, state, image.double().numpy(), mode, (4, 4), positions)
     np.testing.assert_allclose(patches[0].flatten(0, 1), expected[0], rtol=1e-5, atol=1e-5)
@@ -107,7 +110,7 @@ def test_positions_are_interpolated_to_any_grid(tiny_models, mode, how):
     encoder = make_encoder(tiny_models, attention=mode, positions=how)
     grid = (3, 7)
     image = torch.randn(3, 12, 28, generator=torch.Generator().manual_seed(2))
-    patches, pooled = encoder._encode(image[None], grid)
+    patches, pooled = encoder._encode(image[None])
     positions = state['visual.positional_embedding'].double().numpy()
     positions = slow.resize_positions(positions, grid, how)
     expected = slow_features('tiny', state, image.double().numpy(), mode, grid, positions)
@@ -122,7 +125,7 @@ def test_pooled_is_what_open_clip_computes(tiny_models, name):
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = model.encode_image(images)
-    pooled = make_encoder(tiny_models, name)._encode(images, (4, 4))[1]
+    pooled = make_encoder(tiny_models, name)._encode(images)[1]
     torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -142,7 +145,7 @@ def test_averaged_windows_give_the_mean_cosine_of_the_windows(tiny_models, photo
     for top in (0, 2):
         for left in (0, 2, 4, 6):
             window = image[:, top * 4 : top * 4 + 16, left * 4 : left * 4 + 16]
-            patches, embedding = whole._encode(window[None], (4, 4))
+            patches, embedding = whole._encode(window[None])
             pooled.append(slow.unit(embedding[0].double().numpy()))
             for y in range(4):
                 for x in range(4):
@@ -171,6 +174,30 @@ def test_batches_of_windows_change_nothing(tiny_models, photo, batch):
     apart = make_encoder(tiny_models, batch=batch).encode_image(photo)
     torch.testing.assert_close(apart.patches_hwd, together.patches_hwd, rtol=0, atol=1e-6)
     torch.testing.assert_close(apart.pooled_d, together.pooled_d, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'batches', 'each'),
+    [
+        # 6 x 10, 6 x 9 and 6 x 6 patches: 2 x 4, 2 x 4 and 2 x 2 windows of 4 x 4
+        ({'batch': 100}, [28], [8, 8, 8, 4]),
+        ({'batch': 10}, [10, 10, 8], [8, 8, 8, 4]),
+        ({'batch': 100, 'windows': False}, [2, 1, 1], [1, 1, 1, 1]),
+        ({'batch': 100, 'windows': False, 'channels_last': True}, [2, 1, 1], [1, 1, 1, 1]),
+        ({'batch': 1, 'windows': False}, [1, 1, 1, 1], [1, 1, 1, 1]),
+    ],
+)
+def test_images_together_are_what_each_is_alone(tiny_models, photo, settings, batches, each):
+    images = [photo, photo[:, :360], photo[::-1], photo[:, :240]]
+    encoder = make_encoder(tiny_models, attention='naclip', **settings)
+    assert encode_both_ways(encoder, images, '_forward') == (batches, each)
+    assert encoder.images_at_once == min(settings['batch'], IMAGES_AT_ONCE)
+
+
+def test_images_together_are_what_each_is_alone_in_onnxruntime(tiny_models, photo):
+    encoder = make_encoder(tiny_models, runtime=ON_CPU, windows=False)
+    images = [photo, photo[:, :360], photo[::-1]]
+    assert encode_both_ways(encoder, images, '_exported') == ([2, 1], [1, 1, 1])
 
 
 def test_half_precision_and_memory_format_change_little(tiny_models, photo):

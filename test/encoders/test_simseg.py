@@ -16,6 +16,7 @@ from llmseg_ros.encoders.simseg import MAX_TOKENS, SimSegEncoder, encode_patches
 from llmseg_ros.encoders.templates import load_templates
 from llmseg_ros.encoders.vit import image_tensor
 
+from ..helpers.batches import encode_both_ways
 from ..helpers.products import check_products
 
 vision_transformer = pytest.importorskip('timm.models.vision_transformer')
@@ -205,6 +206,15 @@ def test_two_encoders_share_a_model_and_texts_are_kept(published, monkeypatch):
     assert second._model is first._model
     monkeypatch.setattr(second, '_encode_text', None)  # calling it would fail
     assert torch.equal(second.encode_text(['cat']), text)
+
+
+def test_images_together_are_what_each_is_alone(published, photo):
+    images = [photo, photo[:, :360], photo[::-1]]  # squeezed into squares of one size
+    encoder = make_encoder(published)
+    assert encode_both_ways(encoder, images, '_encode_patches') == ([3], [1, 1, 1])
+    encoder = make_encoder(published, runtime=ON_CPU)
+    assert encode_both_ways(encoder, images, '_exported') == ([1, 1, 1], [1, 1, 1])
+    assert encoder.images_at_once == 1
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (5, 3), (10_000, 4)])

@@ -15,6 +15,7 @@ class FaultySegmenter:
     """Stands in where a fault can't be had from the real one: raises what it is told to."""
 
     overlaps = False
+    images_at_once = 1
     in_finish = False  # where the faults are
 
     def __init__(self, *faults: BaseException | None) -> None:

@@ -150,6 +150,6 @@ def test_features_are_those_of_the_papers(tiny_clip, mode, grid):
         positions,
         *(('exact', 1e-6) if maskclip else ()),
     )
-    patches, _ = encoder._encode(image[None], grid)
+    patches, _ = encoder._encode(image[None])
     expected = tower.features(image.double())
     np.testing.assert_allclose(patches[0], expected, rtol=1e-5, atol=ROUNDING)

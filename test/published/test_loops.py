@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn.functional import interpolate, normalize
 
 from llmseg_ros.config_files import load_config
-from llmseg_ros.encoders import ImageFeatures
+from llmseg_ros.encoders import Encoder, ImageFeatures
 from llmseg_ros.files import shipped_path
 from llmseg_ros.segmenter import Segmenter
 from llmseg_ros.subclasses.resolver import Resolver, Subclasses
@@ -23,17 +23,20 @@ GRID, WIDTH = 4, 24
 CLASSES = ('aeroplane', 'cat', 'dog', 'plant', 'sofa', 'train', 'monitor')
 
 
-class Given:
+class Given(Encoder):
     """Smooth random patches, and a direction for every name."""
 
-    name, device = 'given', torch.device('cpu')
+    name, device, runtime, images_at_once = 'given', torch.device('cpu'), 'torch', 1
 
     def encode_text(self, names):
         seeds = [torch.Generator().manual_seed(zlib.crc32(name.encode())) for name in names]
         rows = [torch.randn(WIDTH, generator=seed) for seed in seeds]
         return normalize(torch.stack(rows), dim=-1) if rows else torch.zeros(0, WIDTH)
 
-    def encode_image(self, rgb):
+    def encode_images(self, rgbs):
+        return [self.encode_one(rgb) for rgb in rgbs]
+
+    def encode_one(self, rgb):
         generator = torch.Generator().manual_seed(int(rgb.sum()) % 1000)
         coarse = torch.randn(1, WIDTH, 3, 3, generator=generator)
         patches_hwd = interpolate(coarse, (GRID, GRID), mode='bicubic')[0].permute(1, 2, 0)

@@ -174,7 +174,7 @@ def test_the_frame_before_is_of_the_same_camera(node: Any) -> None:
     pipeline = FramePipeline(node, segmenter, config, [one, other])
     before: dict[CameraStream, Any] = {one: None, other: None}
     for camera in (one, other, one, other, other):
-        pipeline._find(TakenFrame(camera, frame(), None))
+        pipeline._find_in_turn(TakenFrame(camera, frame(), None))
         assert segmenter.previous[-1] is before[camera]
         assert camera.previous is not None
         before[camera] = camera.previous[1]

@@ -71,7 +71,7 @@ def run(node: Any, segmenter: FaultySegmenter, *messages: Image) -> FrameStatist
     pipeline, camera = make(node, segmenter)
     for message in messages:
         pipeline.take(camera, message)
-        pipeline._at_its_own_cost(pipeline._find, TakenFrame(camera, message, None))
+        pipeline._find_in_turn(TakenFrame(camera, message, None))
     camera.destroy()
     return camera.statistics
 
@@ -377,7 +377,7 @@ def test_nothing_is_refined_for_patches_alone(
     pipeline = FramePipeline(node, segmenter, NodeConfig(), [camera])
 
     def run_one() -> tuple[int, int]:
-        pipeline._at_its_own_cost(pipeline._find, TakenFrame(camera, frame(), None))
+        pipeline._find_in_turn(TakenFrame(camera, frame(), None))
         return camera.statistics.published, camera.statistics.failed
 
     peer.collect(PatchFeatures, '/faulty/features')

@@ -99,6 +99,39 @@ def test_an_item_may_be_let_wait_only_in_the_place_of_another() -> None:
     assert worker.dropped == 1
 
 
+def test_beside_an_item_what_waits_of_other_sources_can_be_taken() -> None:
+    taken: list[tuple[int, ...]] = []
+    gate = Gate()
+
+    def process(item: int) -> None:
+        gate(item)
+        taken.append((item, *worker.take_beside(f'of {item % 10}', 2)))
+
+    def bring(*items: int) -> None:
+        for item in items:
+            worker.put(item, f'of {item % 10}')
+
+    worker = Worker(process, 'test')
+    worker.start()
+    bring(1)
+    assert gate.entered.acquire(timeout=10)  # 1 is in work
+    bring(2, 11, 3, 12, 4)
+    gate.go.release()
+    assert gate.entered.acquire(timeout=10)  # 4, which alone had no turn so far
+    bring(13, 21)
+    gate.go.release()
+    assert not gate.entered.acquire(timeout=0.05)  # nothing is left
+    bring(31)
+    assert gate.entered.acquire(timeout=10)
+    bring(41, 5)
+    for _ in range(2):
+        gate.go.release()
+    assert worker.wait_idle(10)
+    assert worker.stop(10)
+    assert taken == [(1, 12, 3), (4, 21, 13), (31, 5), (41,)]
+    assert worker.dropped == 2
+
+
 def test_what_is_dropped_is_handed_back() -> None:
     gate, dropped = Gate(), []
     worker = Worker(gate, 'test', dropped.append)
