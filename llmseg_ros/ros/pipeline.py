@@ -249,9 +249,9 @@ class FramePipeline:
         camera, frame, found, found_at = in_work
         camera.previous = frame.stamp, found
         camera.results.publish_features(found, frame.header)
-        took_s = found_at - frame.started
         if self.config.lazy and not camera.labels_wanted():
-            camera.statistics.add_result({'convert': frame.convert_ms, 'total': 1000 * took_s})
+            total_ms = 1000 * (time.perf_counter() - frame.started)
+            camera.statistics.add_result({'convert': frame.convert_ms, 'total': total_ms})
             return
         self._finisher.wait_idle()  # results in order, and one frame at most between the threads
         if not self._overlaps:
@@ -259,7 +259,7 @@ class FramePipeline:
             return
         self._finisher.put(in_work)
         # A frame taken before the second thread is nearly ready for it would grow old waiting.
-        self._finisher.wait_idle(max(0.0, self._finish_s - took_s))
+        self._finisher.wait_idle(max(0.0, self._finish_s - (found_at - frame.started)))
 
     def _finish(self, in_work: FrameInWork) -> None:
         resumed = time.perf_counter()

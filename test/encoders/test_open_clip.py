@@ -198,6 +198,8 @@ def test_images_together_are_what_each_is_alone_in_onnxruntime(tiny_models, phot
     encoder = make_encoder(tiny_models, runtime=ON_CPU, windows=False)
     images = [photo, photo[:, :360], photo[::-1]]
     assert encode_both_ways(encoder, images, '_exported') == ([2, 1], [1, 1, 1])
+    assert encoder.images_at_once == 4
+    assert make_encoder(tiny_models, compile=True).images_at_once == 1
 
 
 def test_half_precision_and_memory_format_change_little(tiny_models, photo):

@@ -215,6 +215,7 @@ def test_images_together_are_what_each_is_alone(published, photo):
     encoder = make_encoder(published, runtime=ON_CPU)
     assert encode_both_ways(encoder, images, '_exported') == ([1, 1, 1], [1, 1, 1])
     assert encoder.images_at_once == 1
+    assert make_encoder(published, compile=True).images_at_once == 1
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (5, 3), (10_000, 4)])
