@@ -229,9 +229,7 @@ def test_labels_are_those_of_each_alone(
             return 'found together: 3\n' in process.log and all(received[n] for n in pictures)
 
         peer.spin_until(answered)
-        for of_camera in received.values():
-            of_camera.clear()
-        peer.spin_until(lambda: answered() and all(received[n] for n in pictures))
+        peer.spin_for(0.5)  # for those of the batch that was told
         assert '/together/c/image: frame rejected' in process.log
     finally:
         process.stop()
@@ -244,8 +242,8 @@ def test_labels_are_those_of_each_alone(
     )
     alone = Segmenter(used, ['cat', 'cup'])
     for name, rgb in pictures.items():
-        labels = received[name][0]
-        found = np.frombuffer(labels.data, np.uint8).reshape(labels.height, labels.width)
         expected = alone.segment(rgb).labels
-        np.testing.assert_array_equal(found, expected)
         assert len(np.unique(expected)) == 2
+        for labels in received[name]:
+            found = np.frombuffer(labels.data, np.uint8).reshape(labels.height, labels.width)
+            np.testing.assert_array_equal(found, expected)
