@@ -93,7 +93,8 @@ def test_meaning_is_asked_of_an_encoder_that_knows_it():
         name = 'plain'
         device = None
         runtime = 'torch'
-        encode_text = encode_image = staticmethod(len)
+        images_at_once = 1
+        encode_text = encode_image = encode_images = staticmethod(len)
 
     class Meaning(Plain):
         encode_meaning = staticmethod(max)
