@@ -30,7 +30,7 @@ from llmseg_ros.ros.transport import choose_settings
 from llmseg_ros.srv import SetClasses
 from llmseg_ros.system.worker import Worker
 
-ANSWER_S = 20.0  # for a class list to be described
+ANSWER_S = 20.0  # for a service to be found, and for a class list to be described
 SOON_S = 1.0  # for parameters to be read
 LOOK_S = 0.1
 SILENT_S = 3.5  # without diagnostics, which come once a second
@@ -181,7 +181,7 @@ class NodeSession:
 
     def set_classes(self, names: Sequence[str], rules: Given = ()) -> Sequence[str]:
         """Replace the class list by the node's service, as `Session.set_classes` says."""
-        if self._is_silent() or not self._classes.wait_for_service(1.0):
+        if self._is_silent() or not self._classes.wait_for_service(ANSWER_S):
             raise LiveError(f'the node {self._name} is gone')
         kept = with_kept(rules, given_rules(self._label_map.rules), names)
         cleaned = clean_rules(kept, names)
