@@ -67,7 +67,7 @@ class OwnLists:
         if cleaned.messages or not all_taken(names, update):
             raise NamesRefused('; '.join((*update.messages, *cleaned.messages)))
         kinds = wanted_kinds(config)
-        self._resolver.resolve_too(accepted, kinds)
+        self._resolver.ask_too(accepted, kinds)
         never = [name for rule in cleaned.rules.values() for name in rule.never]
         found = tuple(
             (name, kind, self._resolver.resolve(name, kind))

@@ -92,6 +92,12 @@ class Vocabulary:
         """What the descriptors are of: the classes, and the names that none of them may be."""
         return (*self.classes, *self.never)
 
+    @property
+    def rules_by_name(self) -> dict[str, ClassRule]:
+        """The rules of the classes, in their order, by the name that each has here."""
+        keys = {item.name: name_key(item.name) for item in self.classes}
+        return {name: self.rules[key] for name, key in keys.items() if key in self.rules}
+
 
 def describe_classes(
     update: ClassUpdate,

@@ -21,7 +21,7 @@ from llmseg_ros.bags.files import ZSTD_MAGIC, files_of, opened_file
 from llmseg_ros.bags.storage import BagError, Connection, Storage, Stored, in_time_order
 from llmseg_ros.bags.topics import IMAGE_TYPE, message_types
 from llmseg_ros.evaluation.metrics import IGNORED
-from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats.image_messages import BadImage, picture_to_rgb
 
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 IN_ROS = ('cdr', 'ros1')  # how messages are encoded that can be decoded
@@ -252,9 +252,7 @@ def message_to_rgb(message: Any, sixteen_bit: str = 'high_byte') -> NDArray[np.u
         BagError: the node would reject it.
     """
     try:
-        if hasattr(message, 'format'):
-            return compressed_to_rgb(message, sixteen_bit)
-        return np.require(image_to_rgb(message, sixteen_bit), requirements=['C', 'W'])
+        return np.require(picture_to_rgb(message, sixteen_bit), requirements=['C', 'W'])
     except BadImage as error:
         raise BagError(f'an image can not be used: {error}') from error
 

@@ -26,7 +26,6 @@ from llmseg_ros.bags.topics import (
     message_types,
 )
 from llmseg_ros.bags.writing import complete_bag
-from llmseg_ros.classes import name_key
 from llmseg_ros.mapping.point_cloud2 import FIELDS, POINT_BYTES, pack_cloud
 from llmseg_ros.segmentation import Segmentation
 from llmseg_ros.vocabulary import Vocabulary
@@ -94,9 +93,8 @@ class ResultBag:
         ]
         rule = self._types.types['llmseg_ros/msg/ClassRule']
         rules = [
-            rule(c.name, own.minimum_score, own.minimum_area, [*own.also], [*own.never])
-            for c in vocabulary.classes
-            if (own := vocabulary.rules.get(name_key(c.name)))
+            rule(name, own.minimum_score, own.minimum_area, [*own.also], [*own.never])
+            for name, own in vocabulary.rules_by_name.items()
         ]
         label_map = self._types.types[LABEL_MAP_TYPE]
         message = label_map(

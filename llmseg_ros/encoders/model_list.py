@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llmseg_ros.encoders.open_clip import patch_side
 from llmseg_ros.encoders.open_clip_models import hindrance, import_open_clip, pretrained_config
-from llmseg_ros.encoders.timm_towers import build_tower, family_of, patch_side
+from llmseg_ros.encoders.timm_towers import build_tower, family_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def find_facts(name: str, config: dict[str, Any]) -> ModelFacts:
         why_not=reason,
         tower=f'{family.name}: {family.tower}' if family else timm_name or 'CLIP',
         parameters=sum(p.numel() for p in visual.parameters()),
-        patch=0 if reason else patch_side(visual) if timm_name else visual.conv1.stride[0],
+        patch=0 if reason else patch_side(visual),
         resolution=max(side) if isinstance(side, list | tuple) else side,
         weights=pretrained_config(name, tags[0]).get('hf_hub', '').strip('/') if tags else '',
     )

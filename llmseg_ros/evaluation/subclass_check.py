@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from llmseg_ros.candidates import unit_features
+from llmseg_ros.candidates import grid_features
 from llmseg_ros.method.fusion import name_maps
-from llmseg_ros.method.patches import average_windows
 
 if TYPE_CHECKING:
     from llmseg_ros.encoders import ImageFeatures
@@ -147,9 +146,7 @@ def similarities(
 
     fusion = replace(segmenter.config.fusion, name='max', superclass=True)
     with torch.inference_mode():
-        patches_hwd, pooled_d = unit_features(features)
-        if features.axes is not None:
-            patches_hwd = average_windows(patches_hwd, features.axes)
+        patches_hwd, pooled_d = grid_features(features)
         for index, item in enumerate(vocabulary.classes):
             part = slice(index, index + 1)
             maps_hw1n = name_maps(

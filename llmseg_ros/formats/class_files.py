@@ -86,25 +86,25 @@ def read_classes_and_rules(path: Path) -> tuple[ClassFile, Given]:
         text = content.decode('utf-16' if wide else 'utf-8-sig')
     except UnicodeDecodeError as error:
         raise ClassFileError(f'is not UTF-8 text; {WHAT_IT_IS}') from error
-    suffix = path.suffix.lower()
-    found = parse_class_file(text, suffix)
+    found, rules = parse_class_file(text, path.suffix.lower())
     if not found.names:
         raise ClassFileError(f'is empty, it has no class names; {WHAT_IT_IS}')
-    return found, [rule for data in data_in(text, suffix) for rule in rules_of(data)]
+    return found, rules
 
 
-def parse_class_file(text: str, suffix: str = '') -> ClassFile:
+def parse_class_file(text: str, suffix: str) -> tuple[ClassFile, Given]:
     """Return what a text says, read as its file's suffix tells or else its content.
 
     Raises:
         ClassFileError: it is no class file.
     """
     for data in data_in(text, suffix):
-        return from_data(data)
+        return from_data(data), rules_of(data)
     if items := TENSORFLOW_ITEM.findall(text):
         found = [TENSORFLOW_FIELD.findall(item) for item in items]
-        return from_data([{key: ''.join(values) for key, *values in item} for item in found])
-    return from_lines([line.strip() for line in re.split('\r\n|\r|\n', LEFT_OUT.sub('', text))])
+        return from_data([{key: ''.join(values) for key, *values in item} for item in found]), []
+    lines = re.split('\r\n|\r|\n', LEFT_OUT.sub('', text))
+    return from_lines([line.strip() for line in lines]), []
 
 
 def data_in(text: str, suffix: str) -> list[Any]:

@@ -226,6 +226,16 @@ def compressed_to_rgb(message: Any, sixteen_bit: str = 'high_byte') -> NDArray[n
     return rgb
 
 
+def picture_to_rgb(message: Any, sixteen_bit: str = 'high_byte') -> NDArray[np.uint8]:
+    """Return the pixels of an Image or a CompressedImage, of rclpy or rosbags, as (H, W, 3) RGB.
+
+    Raises:
+        BadImage: it can't be used.
+    """
+    compressed = hasattr(message, 'format')  # which an Image has not
+    return (compressed_to_rgb if compressed else image_to_rgb)(message, sixteen_bit)
+
+
 def read_format(text: str) -> tuple[str, bool]:
     """Return the encoding that a CompressedImage's format names, and whether red is first.
 

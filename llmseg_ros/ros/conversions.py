@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from llmseg_ros.class_rules import FIELDS, Given, Rules
-from llmseg_ros.classes import BACKGROUND_ID, name_key
+from llmseg_ros.classes import BACKGROUND_ID
 from llmseg_ros.method.components import Component
 from llmseg_ros.msg import ClassInfo, ClassMask, ClassMaskArray, ClassRule, LabelMap
 from llmseg_ros.segmentation import ClassResult, Segmentation
@@ -48,6 +48,12 @@ def labels_to_image(labels: NDArray[np.uint16], encoding: str, header: Header) -
     """Make a label image of (H, W) labels: mono8, mono16 or 16SC1, whose bits are the same."""
     dtype = {'mono8': np.uint8, 'mono16': np.uint16, '16SC1': np.int16}[encoding]
     return array_to_image(labels.astype(dtype, copy=False), encoding, header)
+
+
+def segmentation_to_labels(segmentation: Segmentation, header: Header, wanted: str) -> Image:
+    """Make a label image of a segmentation; for `wanted` see `label_encoding`."""
+    highest = max((result.id for result in segmentation.classes), default=0)
+    return labels_to_image(segmentation.labels, label_encoding(wanted, highest), header)
 
 
 def confidence_to_image(confidence: NDArray[np.float32], header: Header) -> Image:
@@ -138,12 +144,7 @@ def vocabulary_to_label_map(vocabulary: Vocabulary, header: Header) -> LabelMap:
         )
         for item in vocabulary.classes
     ]
-    in_force = {
-        item.name: rule
-        for item in vocabulary.classes
-        if (rule := vocabulary.rules.get(name_key(item.name)))
-    }
-    rules = rules_to_messages(in_force)
+    rules = rules_to_messages(vocabulary.rules_by_name)
     return LabelMap(header=header, version=vocabulary.version, classes=classes, rules=rules)
 
 

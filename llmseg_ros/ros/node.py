@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -247,10 +247,11 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             camera.agree()
         self._log_troubles()
         device = str(self._segmenter.encoder.device) if self._segmenter else ''
+        healths = self._healths_of_cameras()
         status = make_status(
-            self.get_fully_qualified_name(), device, self._health(), self._values()
+            self.get_fully_qualified_name(), device, self._health(healths), self._values()
         )
-        message = DiagnosticArray(status=[status, *self._statuses_of_cameras(device)])
+        message = DiagnosticArray(status=[status, *self._statuses_of_cameras(healths, device)])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -264,18 +265,19 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
         self._troubles = troubles
         self._told |= disagreements
 
-    def _health(self) -> Health:
-        pipeline, healths = self._pipeline, self._healths_of_cameras()
+    def _health(self, healths: Mapping[str, Health]) -> Health:
+        pipeline = self._pipeline
         # That of the only camera is the node's own; of several each has a status of its own.
-        camera = healths.pop('', Health(self._state))
+        camera = healths.get('', Health(self._state))
+        named = {name: health for name, health in healths.items() if name}
         return dataclasses.replace(
             camera,
             last_error=self._last_error or (pipeline.last_error if pipeline else ''),
-            wanted=camera.wanted if not healths else any(h.wanted for h in healths.values()),
+            wanted=camera.wanted if not named else any(h.wanted for h in named.values()),
             restarted_s=time.monotonic() - self._restarted,
             classes=len(self._class_list.label_map.classes),
             asking_error=self._segmenter.asking.problem if self._segmenter else '',
-            cameras=healths,
+            cameras=named,
         )
 
     def _healths_of_cameras(self) -> dict[str, Health]:
@@ -286,9 +288,11 @@ class SegNode(LifecycleNode):  # type: ignore[misc]
             for camera in self._cameras
         }
 
-    def _statuses_of_cameras(self, device: str) -> list[DiagnosticStatus]:
+    def _statuses_of_cameras(
+        self, healths: Mapping[str, Health], device: str
+    ) -> list[DiagnosticStatus]:
         """Return a status for each camera that has a name."""
-        name, healths = self.get_fully_qualified_name(), self._healths_of_cameras()
+        name = self.get_fully_qualified_name()
         return [
             make_status(f'{name}/{camera.name}', device, healths[camera.name], camera.values())
             for camera in self._cameras

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 
 from llmseg_ros.candidates import Found
 from llmseg_ros.encoders.batches import IMAGES_AT_ONCE
-from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats.image_messages import BadImage, picture_to_rgb
 from llmseg_ros.ros.camera import CameraStream
 from llmseg_ros.ros.depth_subscription import HeldDepth
 from llmseg_ros.ros.parameters import NodeConfig
@@ -91,6 +91,7 @@ class FramePipeline:
     Attributes:
         config: of the node; may be replaced between two frames.
         cameras: that the frames are of.
+        segmenter: of the frames.
     """
 
     def __init__(
@@ -107,16 +108,11 @@ class FramePipeline:
             partial(self._at_its_own_cost, self._finish), 'finish', count_dropped
         )
         self._node = node
-        self._segmenter = segmenter
+        self.segmenter = segmenter
         self._turns = Turns()
         self._logged: dict[str, float] = {}
         self._finish_s = 0.0  # that the second thread took for the last frame
         self._most_at_once = IMAGES_AT_ONCE  # that the GPU's memory was not too short for
-
-    @property
-    def segmenter(self) -> Segmenter:
-        """What the frames are segmented by."""
-        return self._segmenter
 
     @property
     def last_error(self) -> str:
@@ -134,7 +130,7 @@ class FramePipeline:
         if self.config.overlap != 'auto':
             return self.config.overlap == 'on'
         # on two, which the camera wants too, fewer results came, and each was older
-        return self._segmenter.overlaps and torch.get_num_threads() > 2
+        return self.segmenter.overlaps and torch.get_num_threads() > 2
 
     @property
     def alive(self) -> bool:
@@ -194,7 +190,7 @@ class FramePipeline:
     def _find_in_turn(self, taken: TakenFrame) -> None:
         """Work on a frame, and on those of other cameras that are to be encoded with it."""
         with self._turns.turn():
-            at_once = min(self._segmenter.images_at_once, self._most_at_once)
+            at_once = min(self.segmenter.images_at_once, self._most_at_once)
             frames: list[RgbFrame] = []
             for one in (taken, *self._finder.take_beside(taken.camera, at_once - 1)):
                 self._at_its_own_cost(lambda one: frames.append(self._convert(one)), one)
@@ -208,15 +204,14 @@ class FramePipeline:
     def _convert(self, taken: TakenFrame) -> RgbFrame:
         camera, message, depth = taken
         started = time.perf_counter()
-        to_rgb = compressed_to_rgb if isinstance(message, CompressedImage) else image_to_rgb
-        rgb = to_rgb(message, self._segmenter.config.images.sixteen_bit)
+        rgb = picture_to_rgb(message, self.segmenter.config.images.sixteen_bit)
         convert_ms = 1000 * (time.perf_counter() - started)
         stamp = Time.from_msg(message.header.stamp).nanoseconds
         return RgbFrame(camera, message.header, depth, stamp, rgb, started, convert_ms)
 
     def _find(self, frame: RgbFrame) -> None:
         found = self._in_memory(
-            frame.camera, lambda: self._segmenter.find(frame.rgb, frame.previous)
+            frame.camera, lambda: self.segmenter.find(frame.rgb, frame.previous)
         )
         self._hand_on(FrameInWork(frame.camera, frame, found, time.perf_counter()))
 
@@ -225,7 +220,7 @@ class FramePipeline:
         import torch
 
         try:
-            found = self._segmenter.find_all(
+            found = self.segmenter.find_all(
                 [frame.rgb for frame in frames], [frame.previous for frame in frames]
             )
         except torch.cuda.OutOfMemoryError:
@@ -265,7 +260,7 @@ class FramePipeline:
         resumed = time.perf_counter()
         camera, frame, found, found_at = in_work
         header, rgb = frame.header, frame.rgb
-        segmentation = self._in_memory(camera, lambda: self._segmenter.finish(found))
+        segmentation = self._in_memory(camera, lambda: self.segmenter.finish(found))
         segmented = time.perf_counter()
         camera.results.publish(rgb, segmentation, header, self.config)
         published = time.perf_counter()
@@ -294,10 +289,10 @@ class FramePipeline:
 
             if not isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
-        config = self._segmenter.config
+        config = self.segmenter.config
         batch = max(1, config.open_clip.batch // 2)
         free_memory()
-        self._segmenter.reconfigure(
+        self.segmenter.reconfigure(
             dataclasses.replace(
                 config, open_clip=dataclasses.replace(config.open_clip, batch=batch)
             )

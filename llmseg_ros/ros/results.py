@@ -19,8 +19,7 @@ from llmseg_ros.ros.conversions import (
     array_to_image,
     components_to_detections,
     confidence_to_image,
-    label_encoding,
-    labels_to_image,
+    segmentation_to_labels,
     segmentation_to_masks,
 )
 from llmseg_ros.ros.features import found_to_features
@@ -65,9 +64,8 @@ class ResultPublishers:
     ) -> None:
         """Publish the segmentation of an (H, W, 3) image."""
         if self._labels.get_subscription_count():
-            highest = max((result.id for result in segmentation.classes), default=0)
-            encoding = label_encoding(config.label_encoding, highest)
-            self._labels.publish(labels_to_image(segmentation.labels, encoding, header))
+            labels = segmentation_to_labels(segmentation, header, config.label_encoding)
+            self._labels.publish(labels)
         self._publish_masks(segmentation, header, config)
         if self._confidence.get_subscription_count():
             self._confidence.publish(confidence_to_image(segmentation.confidence, header))

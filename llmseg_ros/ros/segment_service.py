@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 
 from llmseg_ros.config import SegmenterConfig
 from llmseg_ros.formats.decoding import extent
-from llmseg_ros.formats.image_messages import BadImage, compressed_to_rgb, image_to_rgb
+from llmseg_ros.formats.image_messages import BadImage, picture_to_rgb
 from llmseg_ros.live.thresholds import describe_thresholds, with_threshold
 from llmseg_ros.method.components import find_components
 from llmseg_ros.msg import LabelMap
@@ -25,8 +25,7 @@ from llmseg_ros.ros.class_list import ClassListInterface
 from llmseg_ros.ros.conversions import (
     confidence_to_image,
     given_rules,
-    label_encoding,
-    labels_to_image,
+    segmentation_to_labels,
     segmentation_to_masks,
     vocabulary_to_label_map,
 )
@@ -108,15 +107,13 @@ class SegmentService:
         config: NodeConfig,
     ) -> SegmentImage.Response:
         now = Header(stamp=self._node.get_clock().now().to_msg())
-        highest = max((result.id for result in segmentation.classes), default=0)
-        encoding = label_encoding(config.label_encoding, highest)
         components = None
         if config.instances:
             components = find_components(segmentation, config.instance_area)
         return SegmentImage.Response(
             success=True,
             header=header,
-            labels=labels_to_image(segmentation.labels, encoding, header),
+            labels=segmentation_to_labels(segmentation, header, config.label_encoding),
             confidence=confidence_to_image(segmentation.confidence, header),
             masks=segmentation_to_masks(segmentation, header, components),
             label_map=label_map_of(vocabulary, self._class_list.label_map, now),
@@ -223,8 +220,6 @@ def to_rgb(message: Image | CompressedImage, sixteen_bit: str) -> NDArray[np.uin
         Refused: it can't be used.
     """
     try:
-        if isinstance(message, CompressedImage):
-            return compressed_to_rgb(message, sixteen_bit)
-        return image_to_rgb(message, sixteen_bit)
+        return picture_to_rgb(message, sixteen_bit)
     except BadImage as error:
         raise Refused(f'image rejected: {error}') from error

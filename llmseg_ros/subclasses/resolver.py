@@ -168,17 +168,13 @@ class Resolver:
             )
         return {name: self.resolve(name) for name in names}
 
-    def resolve_too(
-        self, names: Iterable[str], kinds: Sequence[Kind] = ('subclasses',)
-    ) -> dict[str, Subclasses]:
-        """Return what is known now of names beside the class list; ask for the rest as well.
+    def ask_too(self, names: Iterable[str], kinds: Sequence[Kind] = ('subclasses',)) -> None:
+        """Ask the language model for names beside the class list as well.
 
         They are asked for after those of the list, and given up with it; `resolve` gives what came.
         """
-        names = list(names)
         if self._client is not None:
             self._asker.want_too(self.missing(names, kinds))
-        return {name: self.resolve(name) for name in names}
 
     def missing(self, names: Iterable[str], kinds: Sequence[Kind] = ('subclasses',)) -> list[Wish]:
         """Return what a language model is worth asking for, of names that may be resolved."""

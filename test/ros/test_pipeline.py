@@ -358,7 +358,7 @@ def test_what_nobody_subscribes_to_is_not_computed(
     def compute(*arguments: Any) -> Any:
         raise AssertionError('computed for nobody')
 
-    for name in ('labels_to_image', 'segmentation_to_masks', 'overlay', 'found_to_features'):
+    for name in ('segmentation_to_labels', 'segmentation_to_masks', 'overlay', 'found_to_features'):
         monkeypatch.setattr(f'llmseg_ros.ros.results.{name}', compute)
     statistics = run(node, FaultySegmenter(), frame())
     assert (statistics.published, statistics.failed) == (1, 0)
