@@ -34,9 +34,7 @@ def encode(name: str, limit_gb: float) -> dict:
     import torch
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
-    from llmseg_ros.encoders.open_clip import dense_forward, grid_constants, patch_side
-    from llmseg_ros.encoders.timm_towers import dense_forward as dense_forward_timm
-    from llmseg_ros.encoders.timm_towers import is_timm
+    from llmseg_ros.encoders.open_clip import forward_of, grid_constants, patch_side
     from llmseg_ros.encoders.vit import image_tensor
 
     config = open_clip.get_model_config(name)
@@ -46,10 +44,9 @@ def encode(name: str, limit_gb: float) -> dict:
     size = grid[0] * patch, grid[1] * patch
     image = image_tensor(skimage.data.chelsea(), size, 'bicubic', zero, one)
     constants = grid_constants(visual, grid, 'antialias', 'naclip', torch.device('cpu'))
-    forward = dense_forward_timm if is_timm(visual) else dense_forward
     started = time.monotonic()
     with torch.no_grad():
-        patches, pooled = forward(visual, image[None], 'naclip', *constants)
+        patches, pooled = forward_of(visual)(visual, image[None], 'naclip', *constants)
     fine = bool(torch.isfinite(patches).all() and torch.isfinite(pooled).all())
     # random names: the frame is segmented, the labels mean nothing
     names = torch.nn.functional.normalize(torch.randn(5, patches.shape[2]), dim=1)

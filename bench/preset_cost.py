@@ -22,10 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from llmseg_ros.cli.common import print_table
 from llmseg_ros.config import OpenClipConfig, SegmenterConfig
 from llmseg_ros.config_files import load_config
-from llmseg_ros.encoders import create_encoder, dense_attention, open_clip, timm_towers
+from llmseg_ros.encoders import create_encoder, open_clip, timm_towers
 from llmseg_ros.encoders.open_clip_models import check_model, is_path
-from llmseg_ros.encoders.tiling import fit_size, patch_axis
-from llmseg_ros.encoders.vit import interpolate_positions
+from llmseg_ros.encoders.tiling import fit_size
 from llmseg_ros.files import shipped_path, write_json
 
 PRESETS = ('offline', 'jetson', 'open_clip', 'street', 'desktop')
@@ -72,19 +71,14 @@ def cost_of_clip(config: SegmenterConfig, size: tuple[int, int]) -> tuple[Any, .
     tag = None if is_path(clip.pretrained) else clip.pretrained
     model = model_on_meta(check_model(clip.model, tag))
     visual = model.visual.eval()
-    of_timm = timm_towers.is_timm(visual)
-    patch = timm_towers.patch_side(visual) if of_timm else visual.conv1.stride[0]
-    window, stride = windows_of(clip, patch)
+    patch = open_clip.patch_side(visual)
     sides = fit_size(*size, patch, clip.short_side, clip.long_side, clip.fit)
-    if not clip.windows:
-        window = stride = max(sides)
-    rows, columns = (patch_axis(side, window, stride, patch, clip.fit) for side in sides)
+    rows, columns = open_clip.window_axes(clip, patch, sides)
     grid, windows = (rows.patches, columns.patches), len(rows.starts) * len(columns.starts)
     images = torch.empty(windows, 3, grid[0] * patch, grid[1] * patch, device=META)
-    forward = timm_towers.dense_forward if of_timm else open_clip.dense_forward
     constants = constants_of(visual, grid, clip)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        forward(visual, images, clip.attention, *constants)
+        open_clip.forward_of(visual)(visual, images, clip.attention, *constants)
     image = sum(parameter.numel() for parameter in visual.parameters())
     everything = sum(parameter.numel() for parameter in model.parameters())
     name = f'{clip.model}, {clip.pretrained}'
@@ -103,29 +97,16 @@ def model_on_meta(config: dict[str, Any]) -> Any:
         )
 
 
-def windows_of(clip: OpenClipConfig, patch: int) -> tuple[int, int]:
-    """Return window and stride as the encoder has them, in whole patches by `fit: round`."""
-    sides = clip.window, min(clip.window, clip.stride)
-    if clip.fit != 'round':
-        return sides
-    window, stride = (patch * max(1, round(side / patch)) for side in sides)
-    return window, stride
-
-
 def constants_of(visual: Any, grid: tuple[int, int], clip: OpenClipConfig) -> list[Any]:
     """Return what dense_forward needs of a grid, on the meta device."""
-    if timm_towers.is_timm(visual):
-        trunk = visual.trunk
-        if trunk.pos_embed is not None:  # on the CPU: positions are interpolated there
-            trunk.pos_embed = torch.nn.Parameter(torch.zeros(trunk.pos_embed.shape), False)
-        if getattr(trunk, 'rope', None) is not None:
-            raise NotImplementedError('rotary positions are not counted')
-        made = timm_towers.grid_constants(visual, grid, 'antialias', clip.attention, CPU)
-    else:
-        zeros = torch.zeros(visual.positional_embedding.shape)
-        naclip = clip.attention == 'naclip'
-        bias = dense_attention.neighbour_bias(grid) if naclip else None
-        made = interpolate_positions(zeros, grid, 'antialias'), bias
+    of_timm = timm_towers.is_timm(visual)
+    if of_timm and timm_towers.has_rope(visual):
+        raise NotImplementedError('rotary positions are not counted')
+    tower, name = (visual.trunk, 'pos_embed') if of_timm else (visual, 'positional_embedding')
+    positions = getattr(tower, name)
+    if positions is not None:  # on the CPU: positions are interpolated there
+        setattr(tower, name, torch.nn.Parameter(torch.zeros(positions.shape), False))
+    made = open_clip.grid_constants(visual, grid, 'antialias', clip.attention, CPU)
     return [None if constant is None else constant.to(META) for constant in made]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,9 +83,8 @@ class OpenClipEncoder(Encoder):
         self._shared = load(config.model, config.pretrained, device)
         self.name = f'open_clip {self._shared.name}'
         visual, mean, std = self._shared.model.visual, self._shared.mean, self._shared.std
-        of_timm = timm_towers.is_timm(visual)
         if config.tower == 'mmseg':
-            if of_timm:
+            if timm_towers.is_timm(visual):
                 raise EncoderUnavailable(
                     f'open_clip.tower mmseg is for towers of CLIP, not for {config.model}: '
                     'use trained'
@@ -95,9 +94,6 @@ class OpenClipEncoder(Encoder):
         self._visual = visual
         self._patch = patch_side(visual)
         self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
-        self._window: tuple[int, ...] = config.window, min(config.window, config.stride)
-        if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
-            self._window = tuple(self._patch * max(1, round(x / self._patch)) for x in self._window)
         self._templates = load_templates(config.templates)
         self._text_cache = TextCache(
             f'open_clip {config.model} {self._shared.digest}', self._templates
@@ -112,7 +108,7 @@ class OpenClipEncoder(Encoder):
         self.images_at_once = 1 if by_size else min(self._batch, IMAGES_AT_ONCE)
         if config.channels_last and not exported:
             visual.to(memory_format=torch.channels_last)
-        forward = timm_towers.dense_forward if of_timm else dense_forward
+        forward = forward_of(visual)
         self._forward = torch.compile(forward) if config.compile else forward
         self._grid_constants = functools.lru_cache(maxsize=2)(self._make_grid_constants)
 
@@ -136,9 +132,7 @@ class OpenClipEncoder(Encoder):
         height, width = rgb.shape[:2]
         size = fit_size(height, width, patch, config.short_side, config.long_side, config.fit)
         image_chw = image_tensor(rgb, size, self._resize, self._mean_c11, self._std_c11)
-        window, stride = self._window if config.windows else (max(size), max(size))
-        rows, columns = (patch_axis(side, window, stride, patch, config.fit) for side in size)
-        axes = (rows, columns)
+        axes = window_axes(config, patch, size)
         return CutImage(image_chw, axes, cut_windows(image_chw, axes, patch))
 
     def encode_text(self, names: Sequence[str]) -> torch.Tensor:
@@ -231,7 +225,7 @@ def dense_tower(config: OpenClipConfig, weights: str) -> Tower:
         visual = shared_model(config.model, config.pretrained, torch.device('cpu')).model.visual
         if config.tower == 'mmseg' and not of_timm:
             visual = mmseg_tower(visual)
-        forward = timm_towers.dense_forward if of_timm else dense_forward
+        forward = forward_of(visual)
 
         class Dense(nn.Module):
             def __init__(self) -> None:
@@ -269,6 +263,30 @@ def patch_side(visual: nn.Module) -> int:
         return timm_towers.patch_side(visual)
     side: int = visual.conv1.stride[0]
     return side
+
+
+def window_axes(
+    config: OpenClipConfig, patch: int, size: tuple[int, int]
+) -> tuple[PatchAxis, PatchAxis]:
+    """Return where the windows of a resized image lie, by rows and columns; one of it as a whole.
+
+    Args:
+        config: of the encoder.
+        patch: side in pixels.
+        size: height and width of the image.
+    """
+    window, stride = config.window, min(config.window, config.stride)
+    if config.fit == 'round':  # in whole patches, so that windows overlap in whole patches
+        window, stride = (patch * max(1, round(side / patch)) for side in (window, stride))
+    if not config.windows:
+        window = stride = max(size)
+    rows, columns = (patch_axis(side, window, stride, patch, config.fit) for side in size)
+    return rows, columns
+
+
+def forward_of(visual: nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Return the dense_forward of a tower: that for towers of open_clip, or that for timm's."""
+    return timm_towers.dense_forward if timm_towers.is_timm(visual) else dense_forward
 
 
 def grid_constants(
