@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,10 +66,20 @@ class SegProcess:
         code = self.process.wait(30)
         return code, time.monotonic() - begin
 
+    def shared_memory(self) -> list[Path]:
+        """Return the files of shared memory that Fast DDS made for this process."""
+        links = (link.readlink() for link in Path(f'/proc/{self.process.pid}/fd').iterdir())
+        locks = [link for link in links if re.fullmatch('fastrtps_[0-9a-f]{16}_el', link.name)]
+        return [lock.with_name(lock.name.removesuffix('_el')) for lock in locks]
+
     def stop(self) -> None:
-        if self.process.poll() is None:
+        """End it in order, as what is killed leaves 35 MB of shared memory behind."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
 
 
 class Peer:

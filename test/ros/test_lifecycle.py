@@ -121,9 +121,11 @@ def test_a_life_from_a_failed_start_to_the_end(
     peer.spin_until(camera.get_subscription_count)
     camera.publish(photograph())
     peer.spin_for(0.05)
+    shared = seg.shared_memory()
     code, seconds = seg.signal(signal.SIGTERM)
     assert (code, 'Traceback' in seg.log) == (0, False), seg.log
     assert seconds < 2
+    assert shared and not any(path.exists() for path in shared)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -133,9 +135,11 @@ def test_an_idle_node_ends_at_once(
     name = f'idle_until_{number.name.lower()}'
     seg = start_seg('-r', f'__node:={name}')
     assert state(peer, name) == 'unconfigured'
+    shared = seg.shared_memory()
     code, seconds = seg.signal(number)
     assert (code, waiting_lines(seg)) == (0, 1), seg.log
     assert seconds < 2
+    assert shared and not any(path.exists() for path in shared)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -145,9 +149,11 @@ def test_a_node_that_is_loading_its_model_ends_at_once(
     seg = start_seg(autostart=True)
     seg.wait_for_log('loading the encoder')
     time.sleep(1)
+    shared = seg.shared_memory()
     code, seconds = seg.signal(number)
     assert (code, 'Traceback' in seg.log) == (0, False), seg.log
     assert seconds < 2
+    assert shared and not any(path.exists() for path in shared)
 
 
 def test_parameters_that_cannot_be_used_end_it_with_a_sentence(
