@@ -29,7 +29,7 @@ demo: setup
 # Much of a test's time is the start of a process or a model: two side by side, a thread each.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	@"$(ENVIRONMENT)/bin/pytest" -n 2 --dist loadfile $(ARGS)
+	@"$(ENVIRONMENT)/bin/pytest" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	@"$(ENVIRONMENT)/bin/pytest" test/test_lint.py $(ARGS)

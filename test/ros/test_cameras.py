@@ -250,12 +250,13 @@ def test_frames_above_the_rate_are_counted_apart(many: Any, peer: Any) -> None:
     for labels in received:
         labels.clear()
     begin = time.monotonic()
-    while time.monotonic() < begin + 1.5:
+    for _ in range(30):
         for publisher in publishers:
             publisher.publish(frame(CUP, 60))
         peer.spin_for(0.05)
     peer.spin_for(0.3)
+    most = 2 + 2 * (time.monotonic() - begin)
     limit(0.0)
-    assert all(2 <= len(labels) <= 5 for labels in received)
+    assert all(2 <= len(labels) <= most for labels in received)
     key = 'frames above the rate'
     statuses(peer, lambda of: all(value(of[f'/many/{c}'], key) > 10 for c in ('front', 'rear')))

@@ -125,7 +125,8 @@ def test_a_life_from_a_failed_start_to_the_end(
     code, seconds = seg.signal(signal.SIGTERM)
     assert (code, 'Traceback' in seg.log) == (0, False), seg.log
     assert seconds < 2
-    assert shared and not any(path.exists() for path in shared)
+    assert shared
+    assert not [path for path in shared if path.exists()]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -139,7 +140,8 @@ def test_an_idle_node_ends_at_once(
     code, seconds = seg.signal(number)
     assert (code, waiting_lines(seg)) == (0, 1), seg.log
     assert seconds < 2
-    assert shared and not any(path.exists() for path in shared)
+    assert shared
+    assert not [path for path in shared if path.exists()]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -153,7 +155,8 @@ def test_a_node_that_is_loading_its_model_ends_at_once(
     code, seconds = seg.signal(number)
     assert (code, 'Traceback' in seg.log) == (0, False), seg.log
     assert seconds < 2
-    assert shared and not any(path.exists() for path in shared)
+    assert shared
+    assert not [path for path in shared if path.exists()]
 
 
 def test_parameters_that_cannot_be_used_end_it_with_a_sentence(
