@@ -155,7 +155,7 @@ def subclasses(
         if imported is not None:
             import_pack(resolver, imported, settings.n)
         if prune:
-            prune_store(resolver, settings)
+            prune_store(resolver)
         if not cleaned:
             return
         kind: Kind = 'contrasts' if contrasts else 'subclasses'
@@ -303,6 +303,7 @@ def load_encoder(config: SegmenterConfig) -> Encoder | None:
 
 def import_pack(resolver: Resolver, path: Path, n: int) -> None:
     """Put the lists of a subclass file into the store, as the language model's answers."""
+    from llmseg_ros.classes import name_key
     from llmseg_ros.subclasses.packs import load_pack
     from llmseg_ros.subclasses.parse import parse_answer
     from llmseg_ros.subclasses.resolver import imported_answer
@@ -313,21 +314,23 @@ def import_pack(resolver: Resolver, path: Path, n: int) -> None:
     for key, name in pack.keys.items():
         origin = pack.origins.get(name) or pack.origin
         origin = f'{path.name}{f": {origin}" if origin else ""}'
-        text = imported_answer(pack.classes[name], origin)
-        lost = len(pack.classes[name]) - len(parse_answer(text, n))
-        if lost:
-            note(f'{name}: {lost} subclasses are left out, repeated or more than --n {n}')
-        resolver.store.put(resolver.question(key), Answer(text, time.time()))
-        if (beside := pack.contrasts.get(name)) is not None:
-            text = imported_answer(beside, origin)
-            resolver.store.put(resolver.question(key, 'contrasts'), Answer(text, time.time()))
+        lists: dict[Kind, tuple[str, ...] | None] = {
+            'subclasses': pack.classes[name],
+            'contrasts': pack.contrasts.get(name),
+        }
+        for kind, names in lists.items():
+            if names is None:
+                continue
+            text = imported_answer(names, origin)
+            lost = len(names) - len(parse_answer(text, n))
+            if lost and key == name_key(name):
+                note(f'{name}: {lost} {kind} are left out, repeated or more than --n {n}')
+            resolver.store.put(resolver.question(key, kind), Answer(text, time.time()))
     note(f'{len(pack.classes)} classes put into {resolver.store.path}')
 
 
-def prune_store(resolver: Resolver, settings: SubclassesConfig) -> None:
+def prune_store(resolver: Resolver) -> None:
     """Forget answers that these settings never use, or that hold no name."""
-    from llmseg_ros.subclasses.parse import parse_answer
-
     assert resolver.store is not None
     kept = resolver.store.all()
     used = (resolver.question(''), resolver.question('', 'contrasts'))
@@ -335,7 +338,7 @@ def prune_store(resolver: Resolver, settings: SubclassesConfig) -> None:
         question
         for question, answer in kept.items()
         if dataclasses.replace(question, class_key='') not in used
-        or not parse_answer(answer.text, settings.n)
+        or not resolver.is_list(answer)
     ]
     resolver.store.delete(useless)
     note(f'{len(useless)} of {len(kept)} answers forgotten in {resolver.store.path}')

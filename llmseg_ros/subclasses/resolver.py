@@ -237,7 +237,7 @@ class Resolver:
         question = self.question(name, kind)
         answer = self.store.find(question) if self.store else None
         names = parse_answer(answer.text, self._config.n) if answer else ()
-        if answer is None or not names:
+        if answer is None or not (names or imported_origin(answer.text)):
             return None
         return Subclasses(names, 'llm' if question in self._asked else 'store', answer.asked_at)
 
@@ -279,10 +279,14 @@ class Resolver:
         answer = self.store.find(self.question(*wish)) if self.store else None
         return answer is None or not self._lasts(answer)
 
+    def is_list(self, answer: Answer) -> bool:
+        """Tell whether an answer has names, or is the list of a file that was left empty."""
+        has_names = bool(parse_answer(answer.text, self._config.n))
+        return has_names or bool(imported_origin(answer.text))
+
     def _lasts(self, answer: Answer) -> bool:
-        """Tell whether an answer needn't be asked again: it has names, or is new."""
-        usable = bool(parse_answer(answer.text, self._config.n))
-        return usable or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
+        """Tell whether an answer needn't be asked again: it is a list, or is new."""
+        return self.is_list(answer) or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
 
 
 def as_wish(key: str | Wish) -> Wish:

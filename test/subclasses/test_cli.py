@@ -299,6 +299,29 @@ def test_contrasts_go_into_the_store_and_stay_there(run, tmp_path, monkeypatch):
     assert '3 of 3 answers forgotten' in run('--prune', '--n', 3).err
 
 
+def test_empty_lists_go_into_the_store_as_such_and_long_ones_are_cut_aloud(
+    run, server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('OPENAI_BASE_URL', server.url)
+    own = tmp_path / 'own.yaml'
+    own.write_text(
+        'classes:\n  zub: {aliases: [zubby], subclasses: [], contrasts: [quay, pier, rock]}\n'
+        '  gub: {subclasses: [big gub], contrasts: []}\n'
+    )
+    done = run('--import', own, '--n', 2)
+    assert done.err.count('are left out') == 1
+    assert 'zub: 1 contrasts are left out, repeated or more than --n 2' in done.err
+    assert '0 of 6 answers forgotten' in run('--prune', '--n', 2).err
+    done = run('zub', 'gub', '--n', 2, '--no-filter', '--json', tmp_path / 'out.json')
+    assert [row['kept'] for row in json.loads((tmp_path / 'out.json').read_text())] == [
+        [], ['big gub']
+    ]  # fmt: skip
+    done = run('zub', 'gub', '--contrasts', '--n', 2, '--no-filter')
+    assert rows(done.out)['zub'].split()[1:3] == ['quay,', 'pier']
+    assert rows(done.out)['gub'].split()[1:4] == ['-', '-', 'store']
+    assert server.requests == []
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
