@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,12 +161,13 @@ def subclasses(
         kind: Kind = 'contrasts' if contrasts else 'subclasses'
         found, failures = look_up(resolver, cleaned, model_only, refresh, offline, kind)
         origins = {name: resolver.origin(name, found[name], kind) for name in cleaned}
-        standing = {name: resolver.standing_for(name) for name in cleaned}
+        known = {name: resolver.resolve(name) for name in cleaned}
+        aliases = {name: resolver.aliases(name) for name in cleaned}
     finally:
         resolver.close()
     wanted = settings.filter if quality is None else quality
     if contrasts:
-        checked = check_quality_of_contrasts(found, standing, whole, wanted)
+        checked = check_quality_of_contrasts(found, known, aliases, whole, wanted)
     else:
         checked = check_quality(found, whole, wanted)
     print_table(
@@ -255,38 +256,35 @@ def look_up(
 def check_quality(
     found: dict[str, Subclasses], config: SegmenterConfig, wanted: bool
 ) -> dict[str, Filtered]:
-    """Filter the subclasses by the configured encoder's text side, by spelling without it."""
-    from llmseg_ros.subclasses.quality import (
-        Filtered,
-        filter_subclasses,
-        meaning_of,
-        membership_of,
-    )
+    """Filter subclasses as the segmenter does."""
+    from llmseg_ros.subclasses.quality import check_subclasses
 
-    lists = {name: item.names for name, item in found.items()}
-    if not wanted:
-        return {name: Filtered(names) for name, names in lists.items()}
-    if not any(lists.values()):
-        return filter_subclasses(lists)
-    encoder = load_encoder(config)
-    if encoder is None:
-        return filter_subclasses(lists)
-    return filter_subclasses(lists, meaning_of(encoder), membership_of(encoder))
+    return check_subclasses(found, wanted, encoder_for([found], config, wanted))
 
 
 def check_quality_of_contrasts(
     found: dict[str, Subclasses],
-    standing: dict[str, tuple[str, ...]],
+    known: dict[str, Subclasses],
+    aliases: dict[str, tuple[str, ...]],
     config: SegmenterConfig,
     wanted: bool,
 ) -> dict[str, Filtered]:
-    """Filter contrasts as the segmenter does: by their meaning where a model named them."""
+    """Filter contrasts as the segmenter does, beside the subclasses that its filter keeps."""
     from llmseg_ros.contrasts import check_contrasts
-    from llmseg_ros.subclasses.quality import meaning_of
+    from llmseg_ros.subclasses.quality import check_subclasses, meaning_of
 
-    answered = any(item.source in ('llm', 'store') for item in found.values())
-    encoder = load_encoder(config) if wanted and answered else None
-    return check_contrasts(found, standing, None if encoder is None else meaning_of(encoder))
+    encoder = encoder_for([found, known], config, wanted)
+    kept = check_subclasses(known, wanted, encoder)
+    names = {name: (name, *aliases[name], *kept[name].kept) for name in found}
+    return check_contrasts(found, names, None if encoder is None else meaning_of(encoder))
+
+
+def encoder_for(
+    lists: Iterable[dict[str, Subclasses]], config: SegmenterConfig, wanted: bool
+) -> Encoder | None:
+    """Load the encoder where the filter compares by meaning: what a language model named."""
+    asked = any(item.answered and item.names for found in lists for item in found.values())
+    return load_encoder(config) if wanted and asked else None
 
 
 def load_encoder(config: SegmenterConfig) -> Encoder | None:
@@ -337,8 +335,7 @@ def prune_store(resolver: Resolver) -> None:
     useless = [
         question
         for question, answer in kept.items()
-        if dataclasses.replace(question, class_key='') not in used
-        or not resolver.is_list(answer)
+        if dataclasses.replace(question, class_key='') not in used or not resolver.is_list(answer)
     ]
     resolver.store.delete(useless)
     note(f'{len(useless)} of {len(kept)} answers forgotten in {resolver.store.path}')

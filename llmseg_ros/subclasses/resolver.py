@@ -51,6 +51,11 @@ class Subclasses:
     source: Source
     asked_at: float | None = None
 
+    @property
+    def answered(self) -> bool:
+        """Whether a language model named them, and not people."""
+        return self.source in ('llm', 'store')
+
 
 class Resolver:
     """Resolve class names: the user's file, curated packs, the store, then a language model.
@@ -122,10 +127,6 @@ class Resolver:
                 own = pack.keys[key]
                 return tuple(other for other, of in pack.keys.items() if of == own and other != key)
         return ()
-
-    def standing_for(self, name: str) -> tuple[str, ...]:
-        """Return the names that stand for a class: its own, its other names, its subclasses."""
-        return (name, *self.aliases(name), *self.resolve(name).names)
 
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
