@@ -189,8 +189,7 @@ def with_contrasts(
     """
     found = {item.name: resolver.resolve(item.name, 'contrasts') for item in classes}
     names = {
-        item.name: (item.name, *resolver.aliases(item.name), *item.subclasses)
-        for item in (*classes, *never)
+        item.name: resolver.names_taken(item.name, item.subclasses) for item in (*classes, *never)
     }
     checked = check_contrasts(found, names, encode)
     return [replace(item, contrasts=checked[item.name].kept) for item in classes]

@@ -162,12 +162,11 @@ def subclasses(
         found, failures = look_up(resolver, cleaned, model_only, refresh, offline, kind)
         origins = {name: resolver.origin(name, found[name], kind) for name in cleaned}
         known = {name: resolver.resolve(name) for name in cleaned}
-        aliases = {name: resolver.aliases(name) for name in cleaned}
     finally:
         resolver.close()
     wanted = settings.filter if quality is None else quality
     if contrasts:
-        checked = check_quality_of_contrasts(found, known, aliases, whole, wanted)
+        checked = check_quality_of_contrasts(found, known, resolver, whole, wanted)
     else:
         checked = check_quality(found, whole, wanted)
     print_table(
@@ -265,7 +264,7 @@ def check_quality(
 def check_quality_of_contrasts(
     found: dict[str, Subclasses],
     known: dict[str, Subclasses],
-    aliases: dict[str, tuple[str, ...]],
+    resolver: Resolver,
     config: SegmenterConfig,
     wanted: bool,
 ) -> dict[str, Filtered]:
@@ -275,7 +274,7 @@ def check_quality_of_contrasts(
 
     encoder = encoder_for([found, known], config, wanted)
     kept = check_subclasses(known, wanted, encoder)
-    names = {name: (name, *aliases[name], *kept[name].kept) for name in found}
+    names = {name: resolver.names_taken(name, kept[name].kept) for name in found}
     return check_contrasts(found, names, None if encoder is None else meaning_of(encoder))
 
 

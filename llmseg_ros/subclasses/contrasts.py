@@ -46,6 +46,7 @@ def filter_contrasts(
         What is kept and dropped, by class name.
     """
     taken = {folded(other): name for name, others in names.items() for other in reversed(others)}
+    taken |= {folded(name): name for name in names}
     reasons = {name: dict(_spelling_reasons(listed, taken)) for name, listed in contrasts.items()}
     if encode is not None:
         left: dict[str, set[str]] = {}
@@ -196,7 +197,7 @@ def _known_relation(name: str, whole: str, own: bool) -> str:
     """Say what WordNet has a contrast for, of a class; '' where that is no reason to drop it."""
     if is_part(name, whole, own):
         return f'is a part of {whole!r}'
-    its, own = members(name), members(whole)
-    if its and own and its <= own:
+    its, of_whole = members(name), members(whole)
+    if its and of_whole and its <= of_whole:
         return f'is a kind of {whole!r}'
-    return f'is what {whole!r} is a kind of' if its and own and its > own else ''
+    return f'is what {whole!r} is a kind of' if its and of_whole and its > of_whole else ''

@@ -80,6 +80,11 @@ class Resolver:
         self._known = {as_wish(key): found for key, found in (known or {}).items()}
         self._packs: list[Pack] = [load_pack(config.file)] if config.file else []
         self._packs += curated_packs() if config.packs else ()
+        self._above: dict[str, list[str]] = {}
+        for pack in self._packs:
+            for spelt, listed in pack.classes.items():
+                for one in listed:
+                    self._above.setdefault(name_key(one), []).append(spelt)
         self._prompts = {'subclasses': load_prompt(config.prompt), 'contrasts': contrast_prompt()}
         self._client = LlmClient(config) if llm_wanted(config) else None
         path = config.store or default_store_path()
@@ -127,6 +132,15 @@ class Resolver:
                 own = pack.keys[key]
                 return tuple(other for other, of in pack.keys.items() if of == own and other != key)
         return ()
+
+    def names_taken(self, name: str, subclasses: Iterable[str]) -> tuple[str, ...]:
+        """Return what no contrast may be beside a class with these subclasses.
+
+        These are its own and other names, and what a file has it as a subclass of: beside kittens
+        a cat is nothing else.
+        """
+        above = self._above.get(name_key(name), ())
+        return (name, *self.aliases(name), *subclasses, *above)
 
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
