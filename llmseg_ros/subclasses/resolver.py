@@ -136,11 +136,17 @@ class Resolver:
     def names_taken(self, name: str, subclasses: Iterable[str]) -> tuple[str, ...]:
         """Return what no contrast may be beside a class with these subclasses.
 
-        These are its own and other names, and what a file has it as a subclass of: beside kittens
-        a cat is nothing else.
+        These are its own and other names in all files, and what one has it as a subclass of:
+        beside kittens a cat is nothing else.
         """
-        above = self._above.get(name_key(name), ())
-        return (name, *self.aliases(name), *subclasses, *above)
+        key = name_key(name)
+        others = [
+            other
+            for pack in self._packs
+            for other, of in pack.keys.items()
+            if of == pack.keys.get(key) and other != key
+        ]
+        return tuple(dict.fromkeys((name, *others, *subclasses, *self._above.get(key, ()))))
 
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
