@@ -29,12 +29,13 @@ import typer
 
 from llmseg_ros.cli.common import INTERRUPTED, note, print_table
 from llmseg_ros.cli.evaluate import evaluate, published_papers
-from llmseg_ros.config import SegmenterConfig
+from llmseg_ros.config import ConfigError, SegmenterConfig
 from llmseg_ros.config_files import load_config, load_sections
 from llmseg_ros.encoders import EncoderUnavailable
 from llmseg_ros.evaluation.datasets import DatasetError
 from llmseg_ros.evaluation.layouts import open_dataset
-from llmseg_ros.files import replacing, shipped_path, write_json
+from llmseg_ros.evaluation.records import RecordsError
+from llmseg_ros.files import WriteError, prepare_folder, replacing, shipped_path, write_json
 from llmseg_ros.subclasses.llm import llm_wanted
 
 OURS = ('offline', 'jetson', 'open_clip', 'desktop', 'street', 'paper')
@@ -94,6 +95,23 @@ def all_cells(configs: Sequence[Path]) -> list[Cell]:
         source = section.get('source', '')
         pairs = zip(layouts, numbers, strict=True)
         cells += [Cell(path, layout, number, source) for layout, number in pairs]
+    return cells
+
+
+def checked_cells(configs: Sequence[Path]) -> list[Cell]:
+    """Return the cells of configurations, each once.
+
+    Raises:
+        ConfigError: one can't be used, or two would be measured into one folder.
+    """
+    cells = all_cells(list({path.resolve(): path for path in configs}.values()))
+    files: dict[str, Path] = {}
+    for cell in cells:
+        load_config(cell.config)
+        if files.setdefault(cell.name, cell.config) != cell.config:
+            raise ConfigError(
+                f'{files[cell.name]} and {cell.config} have one name: give a copy of another name'
+            )
     return cells
 
 
@@ -167,6 +185,9 @@ def measure(cell: Cell, root: Path, folder: Path, limit: int | None) -> Row:
             )
         except typer.Exit as error:
             raise KeyboardInterrupt from error
+        except RecordsError as error:
+            problem = str(error).partition(': ')[0]  # what follows is of `llmseg evaluate`
+            return Row(cell, state=f'failed: {problem}; remove {folder} to measure anew')
         except Exception as error:  # whatever one has, the others go on
             sentence = next(iter(str(error).splitlines()), type(error).__name__)
             return Row(cell, state=f'failed: {sentence}')
@@ -223,6 +244,13 @@ def write_tables(out: Path, rows: Sequence[Row]) -> None:
             partial.write_text(content, encoding='utf-8')
 
 
+def count(text: str) -> int:
+    """Read a number of 1 or more."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -244,7 +272,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--config', type=Path, nargs='*', default=[], metavar='FILE', help='also these of yours'
     )
-    parser.add_argument('--limit', type=int, metavar='N', help='only the first N images of each')
+    parser.add_argument(
+        '--limit', type=count, metavar='N', help='only the first N images of each, 1 or more'
+    )
     parser.add_argument('--dry-run', action='store_true', help='say what is missing')
     return parser.parse_args(arguments)
 
@@ -259,7 +289,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f'no preset {unknown[0]}, there are {", ".join(named)}', file=sys.stderr)
             return 2
         configs = [named[name] for name in given.presets]
-    cells = all_cells([*configs, *given.config])
+    try:
+        cells = checked_cells([*configs, *given.config])
+        if not given.dry_run:
+            prepare_folder(given.out)
+    except (ConfigError, WriteError) as error:
+        print(' '.join(str(error).split()), file=sys.stderr)
+        return 2
     roots = {option: getattr(given, option) for option in ROOTS}
     rows: list[Row] = []
     interrupted = False

@@ -56,7 +56,7 @@ def check_contrasts(
     """
     spelt = filter_contrasts({name: one.names for name, one in found.items()}, names)
     listed = spread_evenly({name: one.kept for name, one in spelt.items()})
-    by_people = {name: () for name, one in found.items() if one.source not in ('llm', 'store')}
+    by_people = {name: () for name, one in found.items() if not one.answered}
     meant = filter_contrasts({**listed, **by_people}, names, encode)
     return {
         name: Filtered(

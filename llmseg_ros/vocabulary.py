@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,8 @@ from llmseg_ros.encoders.base import ClassNames, Encoder, EvidenceEncoder
 from llmseg_ros.method.background import BY_WORDS
 from llmseg_ros.method.fusion import taking_part
 from llmseg_ros.method.rivals import Things, relate_things
-from llmseg_ros.subclasses.quality import (
-    filter_subclasses,
-    folded,
-    meaning_of,
-    membership_of,
-)
-from llmseg_ros.subclasses.resolver import Resolver, Subclasses
+from llmseg_ros.subclasses.quality import check_subclasses, folded, meaning_of
+from llmseg_ros.subclasses.resolver import Resolver
 
 if TYPE_CHECKING:
     import torch
@@ -194,8 +189,7 @@ def with_contrasts(
     """
     found = {item.name: resolver.resolve(item.name, 'contrasts') for item in classes}
     names = {
-        item.name: (item.name, *resolver.aliases(item.name), *item.subclasses)
-        for item in (*classes, *never)
+        item.name: resolver.names_taken(item.name, item.subclasses) for item in (*classes, *never)
     }
     checked = check_contrasts(found, names, encode)
     return [replace(item, contrasts=checked[item.name].kept) for item in classes]
@@ -216,7 +210,7 @@ def name_classes(
     unwanted = {key: name for key, name in unwanted.items() if key not in taken}
     names = [*of_class, *unwanted.values()]
     known = {name: resolver.resolve(name) for name in names}
-    kept = without_harmful(known, wanted, encoder)
+    kept = {name: one.kept for name, one in check_subclasses(known, wanted, encoder).items()}
     classes = []
     for entry in update.classes:
         subclasses = {name_key(name): name for name in kept[entry.name]}
@@ -320,25 +314,6 @@ def describe_alone(
         described_cd[:, None], (0, 0, 0, descriptors_cnd.shape[1] - 1)
     )
     return torch.where(alone_c11, own_cnd, descriptors_cnd)
-
-
-def without_harmful(
-    known: Mapping[str, Subclasses], wanted: bool, encoder: Encoder
-) -> dict[str, tuple[str, ...]]:
-    """Drop subclasses that would harm; of lists that people wrote, only by their spelling.
-
-    Args:
-        known: subclasses by class.
-        wanted: False to keep all.
-        encoder: of names, for what they mean.
-    """
-    names = {name: found.names for name, found in known.items()}
-    if not wanted:
-        return dict(names)
-    written = {name for name, found in known.items() if found.source not in ('llm', 'store')}
-    encode = meaning_of(encoder) if written < set(names) else None
-    results = filter_subclasses(names, encode, membership_of(encoder), written)
-    return {name: result.kept for name, result in results.items()}
 
 
 def other_words(

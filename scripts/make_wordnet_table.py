@@ -37,11 +37,12 @@ def main() -> None:
     parts = read_pointers(arguments.wordnet / 'data.noun', PART_POINTERS)
     for genus in with_ancestors([HOMO], parents):
         parts[PERSON] += parts[genus]
-    words = read_words(arguments.wordnet / 'data.noun')
+    found = {id: parts_below(id, parts) for id in above}
+    names = read_names(arguments.wordnet / 'index.noun', set().union(*found.values()), {})
     lines = [
-        f'{id}\t{"|".join(sorted({word for part in found for word in words[part]}))}'
-        for id in above
-        if (found := parts_below(id, parts))
+        f'{id}\t{"|".join(sorted({name for part in own for name in names[part]}))}'
+        for id, own in found.items()
+        if own
     ]
     (arguments.tables / 'parts.tsv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
@@ -59,16 +60,6 @@ def read_pointers(path: Path, kinds: Iterable[str]) -> dict[str, tuple[str, ...]
             if pointers[i] in kinds
         )
     return found
-
-
-def read_words(path: Path) -> dict[str, list[str]]:
-    """Return the words of each noun synset by its id, in small letters."""
-    words = {}
-    for line in data_lines(path):
-        fields = line.split(' | ')[0].split()
-        last = 4 + 2 * int(fields[3], 16)
-        words['n' + fields[0]] = [word.replace('_', ' ').lower() for word in fields[4:last:2]]
-    return words
 
 
 def parts_below(id: str, parts: Mapping[str, tuple[str, ...]]) -> set[str]:

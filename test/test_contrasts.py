@@ -59,6 +59,14 @@ def test_no_contrast_is_a_requested_class_or_a_name_of_one(seg):
     assert {'floor', 'blanket', 'sofa'} <= {*contrasts}
 
 
+def test_what_a_requested_class_is_a_kind_of_is_no_contrast(seg):
+    seg.set_classes(['dog', 'Kitten'])
+    assert 'cat' not in seg.vocabulary.classes[0].contrasts
+    assert 'wolf' in seg.vocabulary.classes[0].contrasts
+    seg.set_classes(['dog'])
+    assert 'cat' in seg.vocabulary.classes[0].contrasts
+
+
 def test_ids_are_kept_and_contrasts_follow_the_list(seg):
     first = seg.set_classes(['boat', 'dock'])
     assert 'dock' not in seg.vocabulary.classes[0].contrasts

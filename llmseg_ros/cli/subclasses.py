@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,18 +155,18 @@ def subclasses(
         if imported is not None:
             import_pack(resolver, imported, settings.n)
         if prune:
-            prune_store(resolver, settings)
+            prune_store(resolver)
         if not cleaned:
             return
         kind: Kind = 'contrasts' if contrasts else 'subclasses'
         found, failures = look_up(resolver, cleaned, model_only, refresh, offline, kind)
         origins = {name: resolver.origin(name, found[name], kind) for name in cleaned}
-        standing = {name: resolver.standing_for(name) for name in cleaned}
+        known = {name: resolver.resolve(name) for name in cleaned}
     finally:
         resolver.close()
     wanted = settings.filter if quality is None else quality
     if contrasts:
-        checked = check_quality_of_contrasts(found, standing, whole, wanted)
+        checked = check_quality_of_contrasts(found, known, resolver, whole, wanted)
     else:
         checked = check_quality(found, whole, wanted)
     print_table(
@@ -255,38 +255,35 @@ def look_up(
 def check_quality(
     found: dict[str, Subclasses], config: SegmenterConfig, wanted: bool
 ) -> dict[str, Filtered]:
-    """Filter the subclasses by the configured encoder's text side, by spelling without it."""
-    from llmseg_ros.subclasses.quality import (
-        Filtered,
-        filter_subclasses,
-        meaning_of,
-        membership_of,
-    )
+    """Filter subclasses as the segmenter does."""
+    from llmseg_ros.subclasses.quality import check_subclasses
 
-    lists = {name: item.names for name, item in found.items()}
-    if not wanted:
-        return {name: Filtered(names) for name, names in lists.items()}
-    if not any(lists.values()):
-        return filter_subclasses(lists)
-    encoder = load_encoder(config)
-    if encoder is None:
-        return filter_subclasses(lists)
-    return filter_subclasses(lists, meaning_of(encoder), membership_of(encoder))
+    return check_subclasses(found, wanted, encoder_for([found], config, wanted))
 
 
 def check_quality_of_contrasts(
     found: dict[str, Subclasses],
-    standing: dict[str, tuple[str, ...]],
+    known: dict[str, Subclasses],
+    resolver: Resolver,
     config: SegmenterConfig,
     wanted: bool,
 ) -> dict[str, Filtered]:
-    """Filter contrasts as the segmenter does: by their meaning where a model named them."""
+    """Filter contrasts as the segmenter does, beside the subclasses that its filter keeps."""
     from llmseg_ros.contrasts import check_contrasts
-    from llmseg_ros.subclasses.quality import meaning_of
+    from llmseg_ros.subclasses.quality import check_subclasses, meaning_of
 
-    answered = any(item.source in ('llm', 'store') for item in found.values())
-    encoder = load_encoder(config) if wanted and answered else None
-    return check_contrasts(found, standing, None if encoder is None else meaning_of(encoder))
+    encoder = encoder_for([found, known], config, wanted)
+    kept = check_subclasses(known, wanted, encoder)
+    names = {name: resolver.names_taken(name, kept[name].kept) for name in found}
+    return check_contrasts(found, names, None if encoder is None else meaning_of(encoder))
+
+
+def encoder_for(
+    lists: Iterable[dict[str, Subclasses]], config: SegmenterConfig, wanted: bool
+) -> Encoder | None:
+    """Load the encoder where the filter compares by meaning: what a language model named."""
+    asked = any(item.answered and item.names for found in lists for item in found.values())
+    return load_encoder(config) if wanted and asked else None
 
 
 def load_encoder(config: SegmenterConfig) -> Encoder | None:
@@ -303,6 +300,7 @@ def load_encoder(config: SegmenterConfig) -> Encoder | None:
 
 def import_pack(resolver: Resolver, path: Path, n: int) -> None:
     """Put the lists of a subclass file into the store, as the language model's answers."""
+    from llmseg_ros.classes import name_key
     from llmseg_ros.subclasses.packs import load_pack
     from llmseg_ros.subclasses.parse import parse_answer
     from llmseg_ros.subclasses.resolver import imported_answer
@@ -313,29 +311,30 @@ def import_pack(resolver: Resolver, path: Path, n: int) -> None:
     for key, name in pack.keys.items():
         origin = pack.origins.get(name) or pack.origin
         origin = f'{path.name}{f": {origin}" if origin else ""}'
-        text = imported_answer(pack.classes[name], origin)
-        lost = len(pack.classes[name]) - len(parse_answer(text, n))
-        if lost:
-            note(f'{name}: {lost} subclasses are left out, repeated or more than --n {n}')
-        resolver.store.put(resolver.question(key), Answer(text, time.time()))
-        if (beside := pack.contrasts.get(name)) is not None:
-            text = imported_answer(beside, origin)
-            resolver.store.put(resolver.question(key, 'contrasts'), Answer(text, time.time()))
+        lists: dict[Kind, tuple[str, ...] | None] = {
+            'subclasses': pack.classes[name],
+            'contrasts': pack.contrasts.get(name),
+        }
+        for kind, names in lists.items():
+            if names is None:
+                continue
+            text = imported_answer(names, origin)
+            lost = len(names) - len(parse_answer(text, n))
+            if lost and key == name_key(name):
+                note(f'{name}: {lost} {kind} are left out, repeated or more than --n {n}')
+            resolver.store.put(resolver.question(key, kind), Answer(text, time.time()))
     note(f'{len(pack.classes)} classes put into {resolver.store.path}')
 
 
-def prune_store(resolver: Resolver, settings: SubclassesConfig) -> None:
+def prune_store(resolver: Resolver) -> None:
     """Forget answers that these settings never use, or that hold no name."""
-    from llmseg_ros.subclasses.parse import parse_answer
-
     assert resolver.store is not None
     kept = resolver.store.all()
     used = (resolver.question(''), resolver.question('', 'contrasts'))
     useless = [
         question
         for question, answer in kept.items()
-        if dataclasses.replace(question, class_key='') not in used
-        or not parse_answer(answer.text, settings.n)
+        if dataclasses.replace(question, class_key='') not in used or not resolver.is_list(answer)
     ]
     resolver.store.delete(useless)
     note(f'{len(useless)} of {len(kept)} answers forgotten in {resolver.store.path}')

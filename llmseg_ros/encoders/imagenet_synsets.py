@@ -2,14 +2,15 @@
 
 The table beside this file has the 1000 and all synsets above them, a line each: id, ids of those
 right above (hypernyms and instance hypernyms), names with the number of the sense. parts.tsv has
-the parts of those that have some (part meronyms, and theirs). Both are made by
-scripts/make_wordnet_table.py out of WordNet 3.0 (Fellbaum, MIT Press 1998), whose licence lies
+the parts of those that have some (part meronyms, and theirs), named in the same way. Both are made
+by scripts/make_wordnet_table.py out of WordNet 3.0 (Fellbaum, MIT Press 1998), whose licence lies
 beside them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,17 +47,19 @@ def members(name: str) -> frozenset[int]:
     return _members()[id] if id else frozenset()
 
 
-def parts(name: str) -> frozenset[str]:
+@lru_cache(maxsize=4096)
+def parts(name: str, usual: bool = False) -> frozenset[str]:
     """Return the parts of what a name usually means, also those that all of its kind have.
 
     Args:
         name: case and runs of blanks don't count; of a plural the singular.
+        usual: only those that their own names usually mean, so no dock (of a tail) of a dog.
 
     Returns:
         Names in small letters; none where the tables lack that sense or its parts.
     """
-    usual = _usual_sense(name)
-    waiting = [usual] if usual else []
+    usual_sense = _usual_sense(name)
+    waiting = [usual_sense] if usual_sense else []
     above, own = _above(), _parts_by_synset()
     found: set[str] = set()
     seen: set[str] = set()
@@ -64,11 +67,12 @@ def parts(name: str) -> frozenset[str]:
         id = waiting.pop()
         if id not in seen:
             seen.add(id)
-            found |= own.get(id, frozenset())
+            found |= {part for part, sense in own.get(id, ()) if sense == 1 or not usual}
             waiting += above[id]
     return frozenset(found)
 
 
+@lru_cache(maxsize=4096)
 def _usual_sense(name: str) -> str | None:
     """Return the synset of a name's most frequent sense, None where the table lacks it."""
     key = name_key(name)
@@ -92,9 +96,8 @@ def _senses_by_name() -> dict[str, list[tuple[int, str]]]:
     """Return the synsets by name, each with the number of its sense."""
     senses: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for id, _, names in _rows():
-        for numbered in names.split('|'):
-            name, _, number = numbered.rpartition('#')
-            senses[name].append((int(number), id))
+        for name, number in _numbered(names):
+            senses[name].append((number, id))
     return senses
 
 
@@ -111,10 +114,17 @@ def _rows() -> list[list[str]]:
 
 
 @lru_cache(maxsize=1)
-def _parts_by_synset() -> dict[str, frozenset[str]]:
+def _parts_by_synset() -> dict[str, list[tuple[str, int]]]:
     """Return the parts of every synset that has some, without those of the synsets above."""
     rows = (line.split('\t') for line in PARTS_TABLE.read_text(encoding='utf-8').splitlines())
-    return {id: frozenset(names.split('|')) for id, names in rows}
+    return {id: list(_numbered(names)) for id, names in rows}
+
+
+def _numbered(names: str) -> Iterator[tuple[str, int]]:
+    """Split a field of a table into names and the numbers of their senses."""
+    for numbered in names.split('|'):
+        name, _, number = numbered.rpartition('#')
+        yield name, int(number)
 
 
 @lru_cache(maxsize=1)

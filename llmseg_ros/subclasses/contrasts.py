@@ -7,9 +7,10 @@ for Open-world Semantic Segmentation with Vision-Language Models", TMLR 2025 (ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmseg_ros.classes import name_key, singular_words
 from llmseg_ros.encoders.imagenet_names import head_word
@@ -23,6 +24,9 @@ MOST_CONTRASTS = 256  # of a class list; with more classes, fewer of each
 # Of the way from the closeness of unrelated names to that of equal ones. Of the packs' contrasts
 # 1.3 % are nearer to their class, of its aliases 61 and of its subclasses 70 %.
 SAME = 0.55
+ARTICLE = re.compile('^(?:an?|the) ')
+# Words before a part that say where it is, and not that it is another thing.
+WHERE = frozenset(('front', 'rear', 'back', 'left', 'right', 'top', 'bottom', 'upper', 'lower'))
 
 
 def filter_contrasts(
@@ -42,10 +46,15 @@ def filter_contrasts(
         What is kept and dropped, by class name.
     """
     taken = {folded(other): name for name, others in names.items() for other in reversed(others)}
+    taken |= {folded(name): name for name in names}
     reasons = {name: dict(_spelling_reasons(listed, taken)) for name, listed in contrasts.items()}
     if encode is not None:
-        left = [one for listed in reasons.values() for one, reason in listed.items() if not reason]
-        meant = _meaning_reasons(list(dict.fromkeys(left)), names, encode)
+        left: dict[str, set[str]] = {}
+        for owner, listed in reasons.items():
+            for one, reason in listed.items():
+                if not reason:
+                    left.setdefault(one, set()).add(owner)
+        meant = _meaning_reasons(left, names, encode)
         for listed in reasons.values():
             listed.update({one: meant[one] for one, reason in listed.items() if not reason})
     return {
@@ -70,19 +79,53 @@ def spread_evenly(contrasts: Mapping[str, Sequence[str]]) -> dict[str, tuple[str
     return {name: tuple(listed) for name, listed in kept.items()}
 
 
-def is_part(name: str, whole: str) -> bool:
+def is_part(name: str, whole: str, own: bool = True) -> bool:
     """Tell whether a name is that of a part: a wheel, the wheel of a car, a car wheel.
 
     By WordNet's part meronyms; what English says belongs to the whole counts as a part, too.
+
+    Args:
+        name: of a contrast.
+        whole: a class.
+        own: whether it was named for this class. Where not, it is what it usually means: a coat
+            beside a person is none of a dog's.
     """
-    key = name_key(name)
-    own = re.escape(name_key(whole))
-    if re.search(rf" of (?:an? |the )?{own}s?$|^(?:an? |the )?{own}s?['’]s? ", key):  # noqa: RUF001
+    spelt, key = _spell(name), name_key(whole)
+    if key in spelt.owners:
         return True
-    known = parts(whole) or parts(head_word(whole))
-    singular = ' '.join(singular_words(key))
-    compound = f'{name_key(whole)} {singular}'
-    return not known.isdisjoint({key, singular, compound, head_word(key)})
+    holder = _holder(whole)
+    spellings = {spelt.key, spelt.singular, f'{key} {spelt.singular}'}
+    if not parts(holder, usual=not own).isdisjoint(spellings):
+        return True
+    # Of compounds: a front bumper and a car bumper, but no tennis ball (of a foot) of a person.
+    told = spelt.singular.startswith((f'{key} ', f'{holder} '))
+    told = told or (own and spelt.singular.split()[0] in WHERE)
+    return spelt.head in parts(holder, usual=not told)
+
+
+class _Spelt(NamedTuple):
+    """Forms of a name: as a key, in the singular, its head, and what English says it belongs to."""
+
+    key: str
+    singular: str
+    head: str
+    owners: frozenset[str]
+
+
+@lru_cache(maxsize=4096)  # every contrast is compared with every class
+def _spell(name: str) -> _Spelt:
+    key = name_key(name)
+    ends = [key[match.end() :] for match in re.finditer(' of ', key)]
+    ends += [key[: match.start()] for match in re.finditer("['’]s? ", key)]  # noqa: RUF001
+    owners = {word for end in ends for word in (end, ARTICLE.sub('', end))}
+    owners |= {word.removesuffix('s') for word in owners}
+    return _Spelt(key, ' '.join(singular_words(key)), head_word(key), frozenset(owners))
+
+
+@lru_cache(maxsize=4096)
+def _holder(whole: str) -> str:
+    """Return what has the parts of a class: itself, else its head."""
+    return whole if parts(whole) else head_word(whole)
 
 
 def _spelling_reasons(
@@ -104,11 +147,17 @@ def _spelling_reasons(
 
 
 def _meaning_reasons(
-    listed: Sequence[str],
+    listed: Mapping[str, Collection[str]],
     names: Mapping[str, Sequence[str]],
     encode: Callable[[Sequence[str]], torch.Tensor],
 ) -> dict[str, str]:
-    """Return for every contrast why its meaning rules it out, '' where it doesn't."""
+    """Return for every contrast why its meaning rules it out, '' where it doesn't.
+
+    Args:
+        listed: the classes that each was named for.
+        names: see filter_contrasts.
+        encode: see filter_contrasts.
+    """
     if not listed:
         return {}
     owners = [(other, name) for name, others in names.items() for other in others]
@@ -118,7 +167,8 @@ def _meaning_reasons(
     least = chance + SAME * (1 - chance)
     found = {}
     for name, near in zip(listed, own @ standing.T, strict=True):
-        reason = next((said for whole in names if (said := _known_relation(name, whole))), '')
+        known = (_known_relation(name, whole, whole in listed[name]) for whole in names)
+        reason = next(filter(None, known), '')
         for index in near.argsort(descending=True)[: int((near >= least).sum())].tolist():
             other, owner = owners[index]
             if not (reason or are_others(name, owner) or shares_modifier(name, other)):
@@ -143,11 +193,11 @@ def are_others(name: str, whole: str) -> bool:
     return bool(its and own) and not (its <= own or its >= own)
 
 
-def _known_relation(name: str, whole: str) -> str:
+def _known_relation(name: str, whole: str, own: bool) -> str:
     """Say what WordNet has a contrast for, of a class; '' where that is no reason to drop it."""
-    if is_part(name, whole):
+    if is_part(name, whole, own):
         return f'is a part of {whole!r}'
-    its, own = members(name), members(whole)
-    if its and own and its <= own:
+    its, of_whole = members(name), members(whole)
+    if its and of_whole and its <= of_whole:
         return f'is a kind of {whole!r}'
-    return f'is what {whole!r} is a kind of' if its and own and its > own else ''
+    return f'is what {whole!r} is a kind of' if its and of_whole and its > of_whole else ''

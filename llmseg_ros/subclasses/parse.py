@@ -13,7 +13,7 @@ from typing import Any
 from llmseg_ros.classes import clean_name, name_key
 from llmseg_ros.subclasses.thoughts import is_thought, without_thoughts
 
-PARSER_VERSION = 2  # raise it when the same answer may give other names
+PARSER_VERSION = 3  # raise it when the same answer may give other names
 MAX_ANSWER_LENGTH = 20_000  # characters; what follows is repetition
 MAX_LINE_LENGTH = 2_000
 MAX_WORDS = 6  # of a name; more is a sentence
@@ -72,7 +72,7 @@ def parse_answer(text: str, most: int) -> tuple[str, ...]:
     answer, _ = without_thoughts(text)
     text = FENCE.sub('\n', answer[:MAX_ANSWER_LENGTH])
     names: dict[str, str] = {}
-    for item in _json_items(text) or _text_items(text):
+    for item in _items(text):
         name = _as_name(item)
         if name is not None:
             names.setdefault(name_key(name), name)
@@ -84,6 +84,16 @@ def is_long_list(text: str, n: int) -> bool:
     answer, _ = without_thoughts(text)
     answer = FENCE.sub('\n', answer[:MAX_ANSWER_LENGTH]).lstrip()
     return answer.startswith(('{', '[')) and len(_json_items(answer)) > n
+
+
+def _items(text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, (list, dict)):
+        return list(_strings(value))  # an empty list is no text to look for names in
+    return _json_items(text) or _text_items(text)
 
 
 def _json_items(text: str) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from llmseg_ros.encoders.base import Encoder
+    from llmseg_ros.subclasses.resolver import Subclasses
 
 # Found on 200 VOC images with the embedded encoder, docs/subclasses.md.
 FAR_SHARE = 0.3  # of the closeness the class's subclasses usually have; less is far
@@ -59,6 +60,25 @@ class Stray:
     class_name: str
     position: int
     other: str
+
+
+def check_subclasses(
+    known: Mapping[str, Subclasses], wanted: bool, encoder: Encoder | None
+) -> dict[str, Filtered]:
+    """Drop subclasses that would harm; of lists that people wrote, only by their spelling.
+
+    Args:
+        known: subclasses by class: of the classes requested together.
+        wanted: False to keep all.
+        encoder: of names, for what they mean; without it only the spelling is looked at.
+    """
+    names = {name: found.names for name, found in known.items()}
+    if not wanted:
+        return {name: Filtered(listed) for name, listed in names.items()}
+    written = {name for name, found in known.items() if not found.answered}
+    if encoder is None or written == set(names):
+        return filter_subclasses(names)
+    return filter_subclasses(names, meaning_of(encoder), membership_of(encoder), written)
 
 
 def filter_subclasses(

@@ -51,6 +51,11 @@ class Subclasses:
     source: Source
     asked_at: float | None = None
 
+    @property
+    def answered(self) -> bool:
+        """Whether a language model named them, and not people."""
+        return self.source in ('llm', 'store')
+
 
 class Resolver:
     """Resolve class names: the user's file, curated packs, the store, then a language model.
@@ -75,6 +80,11 @@ class Resolver:
         self._known = {as_wish(key): found for key, found in (known or {}).items()}
         self._packs: list[Pack] = [load_pack(config.file)] if config.file else []
         self._packs += curated_packs() if config.packs else ()
+        self._above: dict[str, list[str]] = {}
+        for pack in self._packs:
+            for spelt, listed in pack.classes.items():
+                for one in listed:
+                    self._above.setdefault(name_key(one), []).append(spelt)
         self._prompts = {'subclasses': load_prompt(config.prompt), 'contrasts': contrast_prompt()}
         self._client = LlmClient(config) if llm_wanted(config) else None
         path = config.store or default_store_path()
@@ -123,9 +133,20 @@ class Resolver:
                 return tuple(other for other, of in pack.keys.items() if of == own and other != key)
         return ()
 
-    def standing_for(self, name: str) -> tuple[str, ...]:
-        """Return the names that stand for a class: its own, its other names, its subclasses."""
-        return (name, *self.aliases(name), *self.resolve(name).names)
+    def names_taken(self, name: str, subclasses: Iterable[str]) -> tuple[str, ...]:
+        """Return what no contrast may be beside a class with these subclasses.
+
+        These are its own and other names in all files, and what one has it as a subclass of:
+        beside kittens a cat is nothing else.
+        """
+        key = name_key(name)
+        others = [
+            other
+            for pack in self._packs
+            for other, of in pack.keys.items()
+            if of == pack.keys.get(key) and other != key
+        ]
+        return tuple(dict.fromkeys((name, *others, *subclasses, *self._above.get(key, ()))))
 
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
@@ -237,7 +258,7 @@ class Resolver:
         question = self.question(name, kind)
         answer = self.store.find(question) if self.store else None
         names = parse_answer(answer.text, self._config.n) if answer else ()
-        if answer is None or not names:
+        if answer is None or not (names or imported_origin(answer.text)):
             return None
         return Subclasses(names, 'llm' if question in self._asked else 'store', answer.asked_at)
 
@@ -279,10 +300,14 @@ class Resolver:
         answer = self.store.find(self.question(*wish)) if self.store else None
         return answer is None or not self._lasts(answer)
 
+    def is_list(self, answer: Answer) -> bool:
+        """Tell whether an answer has names, or is the list of a file that was left empty."""
+        has_names = bool(parse_answer(answer.text, self._config.n))
+        return has_names or bool(imported_origin(answer.text))
+
     def _lasts(self, answer: Answer) -> bool:
-        """Tell whether an answer needn't be asked again: it has names, or is new."""
-        usable = bool(parse_answer(answer.text, self._config.n))
-        return usable or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
+        """Tell whether an answer needn't be asked again: it is a list, or is new."""
+        return self.is_list(answer) or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
 
 
 def as_wish(key: str | Wish) -> Wish:

@@ -90,8 +90,10 @@ def test_what_is_there_is_measured_and_the_rest_is_named(
     (folder / 'done.json').unlink()
     capsys.readouterr()
     assert quality.main(own) == 1
-    assert 'failed: ' in read_table(out)[0]['state']
-    assert 'made with other settings' in capsys.readouterr().out
+    state = read_table(out)[0]['state']
+    assert re.fullmatch('failed: .* made with other settings, classes or data; remove .*', state)
+    assert str(folder) in state
+    assert state in capsys.readouterr().out
 
 
 def test_the_command_says_what_is_missing_and_how_it_is_used(tmp_path: Path) -> None:
@@ -114,6 +116,29 @@ def test_the_command_says_what_is_missing_and_how_it_is_used(tmp_path: Path) -> 
     unknown = run('--presets', 'nothing')
     assert unknown.returncode == 2
     assert unknown.stderr.startswith('no preset nothing, there are offline, ')
+
+
+def test_what_can_not_be_used_is_a_sentence_before_anything_is_measured(
+    quality: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same, bad, blocked = tmp_path / 'offline.yaml', tmp_path / 'bad.yaml', tmp_path / 'file'
+    same.write_text('fusion: {name: mean}\n')
+    bad.write_text('nonsense: {name: mean}\n')
+    blocked.touch()
+    for arguments, sentence in (
+        (['--config', str(tmp_path / 'none.yaml')], 'none.yaml: '),
+        (['--config', str(bad)], "no section 'nonsense'"),
+        (['--config', str(same)], 'offline.yaml have one name: give a copy of another name'),
+        (['--out', str(blocked)], 'file can not be written: '),
+    ):
+        assert quality.main(['--presets', 'offline', *arguments]) == 2
+        assert sentence in capsys.readouterr().err
+    for number in ('0', '-1', 'x'):
+        with pytest.raises(SystemExit):
+            quality.main(['--limit', number, '--dry-run'])
+        assert f"invalid count value: '{number}'" in capsys.readouterr().err
+    assert quality.main(['--presets', 'offline', 'offline', '--dry-run']) == 0
+    assert capsys.readouterr().out.count('ade20k') == 1
 
 
 def published_rows() -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from llmseg_ros.cli.main import main
-from llmseg_ros.subclasses.packs import load_pack
+from llmseg_ros.subclasses.packs import curated_packs, load_pack
 from llmseg_ros.subclasses.store import default_store_path
 
 
@@ -133,6 +133,33 @@ def test_filter_drops_with_a_reason(run, server, tmp_path):
     assert dog['source'] == 'llm'
     assert dog['asked_at'] > 1.7e9
     assert load_pack(tmp_path / 'out.yaml').find('dog') == tuple(dog['kept'])
+
+
+def test_what_is_shown_of_packs_is_what_the_segmenter_takes(run, monkeypatch, tmp_path):
+    monkeypatch.delenv('OPENAI_API_KEY')
+    names = ['cow', 'orange', 'sheep', 'laptop']
+    monkeypatch.setattr(
+        'llmseg_ros.encoders.create_encoder', lambda config: pytest.fail('nothing is compared')
+    )
+    done = run(*names, '--json', tmp_path / 'out.json', '--export', tmp_path / 'own.yaml')
+    assert done.code == 0, done.err
+    assert [row['dropped'] for row in json.loads((tmp_path / 'out.json').read_text())] == [[]] * 4
+    for name in ('cow', 'sheep'):
+        exported = load_pack(tmp_path / 'own.yaml').find(name)
+        assert exported == curated_packs()[2].find(name)
+        assert {'white ox', 'ram'} & set(exported)
+
+
+def test_a_subclass_that_the_filter_drops_is_no_reason_to_drop_a_contrast(run, server, tmp_path):
+    pytest.importorskip('torch')
+    server.behave = lambda request: server.answer('beagle, pug, collie, lamp post')
+    config = tmp_path / 'config.yaml'
+    config.write_text('imagenet: {model: lite0}\nsubclasses: {packs: false, model: m}')
+    server_options = ['--base-url', server.url, '--config', config]
+    assert run('dog', *server_options, '--no-filter').code == 0
+    done = ' '.join(run('dog', *server_options, '--contrasts').out.split())
+    assert 'dog lamp post ' in done  # far from a dog, so no subclass
+    assert "beagle: stands for 'dog'" in done
 
 
 def test_import_then_offline_then_prune(run, server, tmp_path):
@@ -297,6 +324,29 @@ def test_contrasts_go_into_the_store_and_stay_there(run, tmp_path, monkeypatch):
     assert rows(done.out)['zub'].split()[:3] == ['zub', 'quay,', 'pier']
     assert 'no contrasts of gub: set a language model' in done.err
     assert '3 of 3 answers forgotten' in run('--prune', '--n', 3).err
+
+
+def test_empty_lists_go_into_the_store_as_such_and_long_ones_are_cut_aloud(
+    run, server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('OPENAI_BASE_URL', server.url)
+    own = tmp_path / 'own.yaml'
+    own.write_text(
+        'classes:\n  zub: {aliases: [zubby], subclasses: [], contrasts: [quay, pier, rock]}\n'
+        '  gub: {subclasses: [big gub], contrasts: []}\n'
+    )
+    done = run('--import', own, '--n', 2)
+    assert done.err.count('are left out') == 1
+    assert 'zub: 1 contrasts are left out, repeated or more than --n 2' in done.err
+    assert '0 of 6 answers forgotten' in run('--prune', '--n', 2).err
+    done = run('zub', 'gub', '--n', 2, '--no-filter', '--json', tmp_path / 'out.json')
+    assert [row['kept'] for row in json.loads((tmp_path / 'out.json').read_text())] == [
+        [], ['big gub']
+    ]  # fmt: skip
+    done = run('zub', 'gub', '--contrasts', '--n', 2, '--no-filter')
+    assert rows(done.out)['zub'].split()[1:3] == ['quay,', 'pier']
+    assert rows(done.out)['gub'].split()[1:4] == ['-', '-', 'store']
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(

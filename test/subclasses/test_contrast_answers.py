@@ -100,6 +100,18 @@ def test_order_is_own_file_packs_store(make, tmp_path, server):
     assert server.requests == []
 
 
+def test_names_that_no_contrast_may_be_are_those_of_all_files(make, tmp_path):
+    path = tmp_path / 'own.yaml'
+    path.write_text('classes: {Couch: {subclasses: [daybed]}, pet: {subclasses: [gnu, kitten]}}')
+    resolver = make(file=str(path))
+    assert resolver.aliases('couch') == ()
+    taken = resolver.names_taken('couch', ('daybed',))
+    assert taken[0] == 'couch'
+    assert {'sofa', 'daybed'} <= {*taken}
+    assert {'cat', 'pet'} <= {*resolver.names_taken('Kitten', ())}
+    assert resolver.names_taken('zub', ('red zub',)) == ('zub', 'red zub')
+
+
 @pytest.mark.parametrize(
     ('content', 'names'),
     [
