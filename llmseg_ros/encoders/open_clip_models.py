@@ -14,15 +14,17 @@ from llmseg_ros.encoders.model_folders import (
     has_own_description,
     model_folder,
     read_description,
+    refuse_own_code,
     weights_in,
 )
-from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not
+from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not, without_memory
 from llmseg_ros.encoders.weights import (
     OPENAI_NUMBERS,
     SUFFIXES,
     absent,
     checksum,
     find_weights,
+    first_line,
     given_weights,
     load_once,
     load_strictly,
@@ -141,7 +143,8 @@ def load_model(
     if not with_blocks:
         config['vision_cfg'] = {**config['vision_cfg'], 'layers': 0}
     downloaded = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
-    model, tokenize = build_model(name, config, (downloaded, path.parent, path.parent / 'text'))
+    text_folders = downloaded, path.parent, path.parent / 'text'
+    model, tokenize = build_model(name, config, text_folders, path)
     if not with_blocks and is_timm(model.visual):
         del model.visual.trunk.blocks[:]
     state = read_state_dict(path)
@@ -161,9 +164,10 @@ def load_model(
         width=config['embed_dim'],
         model=model.eval().requires_grad_(False).to(device),
         tokenize=tokenize,
-        mean=tuple(preprocess.get('mean', open_clip.OPENAI_DATASET_MEAN)),
-        std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
-        interpolation=preprocess.get('interpolation') or 'bicubic',
+        mean=tuple(preprocess.get('mean') or open_clip.OPENAI_DATASET_MEAN),
+        std=tuple(preprocess.get('std') or open_clip.OPENAI_DATASET_STD),
+        # as open_clip has it, where `random` is for training
+        interpolation='bilinear' if preprocess.get('interpolation') == 'bilinear' else 'bicubic',
     )
 
 
@@ -233,7 +237,10 @@ def model_config(name: str) -> dict[str, Any]:
     """
     open_clip = import_open_clip()
     if has_own_description(name):
-        return dict(read_description(name)['model_cfg'])
+        described = dict(read_description(name)['model_cfg'])
+        # the weights of the whole model are there: none are fetched that a tower began with
+        described['vision_cfg'] = {**described['vision_cfg'], 'timm_model_pretrained': False}
+        return described
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise EncoderUnavailable(
@@ -250,11 +257,13 @@ def hindrance(config: dict[str, Any], visual: Any = None) -> str:
         visual: its image tower, where it was built already.
     """
     vision = config['vision_cfg']
-    if vision.get('timm_model_name'):
+    if tower := vision.get('timm_model_name'):
+        if ':' in str(tower):  # hf-hub:NAME: its description would be fetched
+            return f'an image tower from elsewhere ({tower})'
         try:
             return why_not(visual or build_tower(config))
-        except (RuntimeError, TypeError, AssertionError) as error:  # of timm, for what it lacks
-            reason = ' '.join(str(error).split())
+        except Exception as error:  # of timm or torch, for what they lack
+            reason = ' '.join(str(error).split()) or type(error).__name__
             return f'an image tower that this timm can not build ({reason})'
     layers = vision.get('layers', 12)
     if not isinstance(layers, int):
@@ -290,7 +299,7 @@ def library() -> str:
 
 
 def build_model(
-    name: str, config: dict[str, Any], text_folders: tuple[Path, ...]
+    name: str, config: dict[str, Any], text_folders: tuple[Path, ...], weights: Path
 ) -> tuple[Any, Any]:
     """Build the model with random weights, and its tokenizer, without touching the network.
 
@@ -298,9 +307,10 @@ def build_model(
         name: of the model.
         config: of the model, as open_clip has it.
         text_folders: where the configuration and tokenizer of a Hugging Face text tower may lie.
+        weights: file of its weights: a model of more numbers than its bytes is not built.
 
     Raises:
-        EncoderUnavailable: the model needs those and they are absent.
+        EncoderUnavailable: the model needs those and they are absent, or it can't be built.
     """
     open_clip = import_open_clip()
     text = dict(config['text_cfg'])
@@ -310,22 +320,54 @@ def build_model(
         folder = find_tokenizer(text, text_folders)
         if folder is None:
             raise absent(f'tokenizer of {name}', 'open_clip')
-        if 'hf_model_name' in text:
+        if text.get('hf_model_name'):
             text['hf_model_name'] = str(folder)
+            refuse_own_code(folder)
         text['hf_model_pretrained'] = False
-        if 'hf_tokenizer_name' in text:
-            options = text.get('tokenizer_kwargs') or {}
-            # `open_clip` itself does not have it in all versions
-            from open_clip.tokenizer import HFTokenizer
-
-            tokenize = HFTokenizer(str(folder), context_length=context, **options)
-    custom_text = config.get('custom_text', False) or 'hf_model_name' in text
+        if text.get('hf_tokenizer_name'):
+            tokenize = make_tokenizer(folder, context, text)
+    custom_text = config.get('custom_text', False) or bool(text.get('hf_model_name'))
     towers = {key: value for key, value in config.items() if key != 'custom_text'}
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    model = kind(**{**towers, 'text_cfg': text})
-    return model, tokenize or open_clip.SimpleTokenizer(context_length=context)
+    try:
+        with without_memory():  # first, so that no description takes the memory of a machine
+            numbers = sum(p.numel() for p in kind(**{**towers, 'text_cfg': text}).parameters())
+        if numbers > (size := weights.stat().st_size):
+            raise ValueError(f'it has {numbers} numbers, and {weights} only {size} bytes')
+        model = kind(**{**towers, 'text_cfg': text})
+        return model, tokenize or open_clip.SimpleTokenizer(context_length=context)
+    except Exception as error:  # of open_clip, timm or torch, for what a description has
+        raise EncoderUnavailable(
+            f'{library()} can not build {name}: {first_line(error)}'
+        ) from error
+
+
+def make_tokenizer(folder: Path, context: int, text: dict[str, Any]) -> Any:
+    """Load a tokenizer of the Hugging Face hub, without running code from its folder.
+
+    Args:
+        folder: with its files.
+        context: tokens of a text.
+        text: the `text_cfg` of the model.
+
+    Raises:
+        EncoderUnavailable: it can't be loaded.
+    """
+    # `open_clip` itself does not have it in all versions
+    from open_clip.tokenizer import HFTokenizer
+
+    try:
+        options = dict(text.get('tokenizer_kwargs') or {})
+        if text.get('tokenizer_mode'):
+            options['tokenizer_mode'] = text['tokenizer_mode']
+        options['trust_remote_code'] = False  # whatever a description asks for; nor is anyone asked
+        return HFTokenizer(str(folder), context_length=context, **options)
+    except Exception as error:  # of transformers or tokenizers
+        raise EncoderUnavailable(
+            f'the tokenizer in {folder} can not be loaded: {first_line(error)}'
+        ) from error
 
 
 def needs_hub_text(config: dict[str, Any]) -> bool:
     """Tell whether the text tower or its tokenizer come from the Hugging Face hub."""
-    return bool({'hf_model_name', 'hf_tokenizer_name'} & set(config['text_cfg']))
+    return any(config['text_cfg'].get(key) for key in ('hf_model_name', 'hf_tokenizer_name'))
