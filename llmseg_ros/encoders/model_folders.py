@@ -43,7 +43,8 @@ def model_folder(name: str) -> Path:
     else:
         folder = hub_folder(what)
         advice = (
-            'run `llmseg download --encoder open_clip` with this model where there is a network'
+            'run `llmseg download --config FILE`, FILE the configuration that names it, where '
+            'there is a network'
         )
     if not (folder / DESCRIPTION).is_file():
         raise EncoderUnavailable(f'model {name} has no {DESCRIPTION} in {folder}: {advice}')
@@ -121,13 +122,23 @@ def find_tokenizer(text: dict[str, Any], folders: tuple[Path, ...]) -> Path | No
         text: the `text_cfg` of the model.
         folders: to look in, before the cache of the hub.
     """
-    named = text.get('hf_tokenizer_name') or text['hf_model_name']
-    for folder in (*folders, hub_folder(named)):
+    for folder in (*folders, hub_folder(text_repository(text))):
         # a text tower of the hub needs its own configuration besides
         wanted = TOKENIZER_MARKS if not text.get('hf_model_name') else ('config.json',)
         if any((folder / mark).is_file() for mark in wanted):
             return folder
     return None
+
+
+def text_repository(text: dict[str, Any]) -> str:
+    """Return the repository of the hub that a text tower's tokenizer is of, by its `text_cfg`."""
+    return str(text.get('hf_tokenizer_name') or text['hf_model_name'])
+
+
+def tokenizer_files(text: dict[str, Any]) -> tuple[str, ...]:
+    """Return the files that a text tower mostly needs of that repository."""
+    own = ('config.json',) if text.get('hf_model_name') else ()
+    return (*own, *TOKENIZER_MARKS[:2])
 
 
 def refuse_own_code(folder: Path) -> None:

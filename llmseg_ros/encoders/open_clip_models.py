@@ -15,6 +15,8 @@ from llmseg_ros.encoders.model_folders import (
     model_folder,
     read_description,
     refuse_own_code,
+    text_repository,
+    tokenizer_files,
     weights_in,
 )
 from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not, without_memory
@@ -106,7 +108,7 @@ def find_checkpoint(name: str, pretrained: str) -> Path:
     """Return the weight file of a tag or of a model's folder, or the checkpoint file given.
 
     Raises:
-        EncoderUnavailable: it is not there.
+        EncoderUnavailable: it is not there, or of a model that can't be used.
     """
     if has_own_description(name):
         return weights_in(model_folder(name))
@@ -116,6 +118,8 @@ def find_checkpoint(name: str, pretrained: str) -> Path:
     if path is None:
         usual = OpenClipConfig()
         is_default = (name, pretrained) == (usual.model, usual.pretrained)
+        if not is_default:
+            check_model(name, pretrained)  # else one would download what can't be used or isn't
         raise absent(f'weights of {name}, {pretrained},', 'open_clip', is_default)
     return path
 
@@ -319,7 +323,11 @@ def build_model(
     if needs_hub_text(config):
         folder = find_tokenizer(text, text_folders)
         if folder is None:
-            raise absent(f'tokenizer of {name}', 'open_clip')
+            raise EncoderUnavailable(
+                f'tokenizer of {name} not found: put {" and ".join(tokenizer_files(text))} of '
+                f'{text_repository(text)} on the hub beside {weights}, or run '
+                '`llmseg download --config FILE` where there is a network'
+            )
         if text.get('hf_model_name'):
             text['hf_model_name'] = str(folder)
             refuse_own_code(folder)

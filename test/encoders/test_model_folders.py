@@ -176,12 +176,15 @@ def test_a_tokenizer_is_found_in_the_cache_too(snapshot, hub_cache, tmp_path):
     ]
     assert torch.equal(*texts)
     shutil.rmtree(hub_cache)
-    with pytest.raises(EncoderUnavailable, match=r'tokenizer of local-dir:.* not found'):
+    with pytest.raises(
+        EncoderUnavailable, match=r'tokenizer of local-dir:.* not found: put'
+    ) as told:
         OpenClipEncoder(OpenClipConfig(model=f'local-dir:{bare}/', short_side=32), CPU)
+    assert f'tokenizer.json and tokenizer_config.json of {REPOSITORY} on the hub' in str(told.value)
 
 
 def test_what_is_absent_is_told_without_network(hub_cache, tmp_path):
-    with pytest.raises(EncoderUnavailable, match='run `llmseg download --encoder open_clip` with'):
+    with pytest.raises(EncoderUnavailable, match='run `llmseg download --config FILE`'):
         make_encoder('hf-hub:someone/absent')
     with pytest.raises(EncoderUnavailable, match='give a folder that has it beside the weights'):
         make_encoder(f'local-dir:{tmp_path}')

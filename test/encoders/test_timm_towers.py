@@ -193,6 +193,28 @@ def test_towers_that_are_no_plain_vit_are_refused(name, reason):
     assert 'llmseg doctor --models' in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ('name', 'tag', 'reason'),
+    [
+        ('MobileCLIP2-S0', 'dfndr2b', 'has a FastVit of timm'),
+        ('ViT-B-16-SigLIP9', 'webli', 'has no model'),
+        ('ViT-B-16-SigLIP', 'openai', 'there are webli'),
+        ('ViT-B-16-SigLIP', 'webli', 'llmseg download --config FILE'),
+    ],
+)
+def test_what_can_not_be_used_is_not_told_to_be_downloaded(name, tag, reason):
+    with pytest.raises(EncoderUnavailable, match=reason):
+        OpenClipEncoder(OpenClipConfig(model=name, pretrained=tag), CPU)
+
+
+def test_the_resolution_told_is_that_of_the_positions():
+    from llmseg_ros.encoders.model_list import find_facts
+
+    fact = find_facts('ViTamin-XL-384', open_clip.get_model_config('ViTamin-XL-384'))
+    assert fact.resolution == 384  # open_clip's own configuration has 256
+    assert fact.weights == 'jienengchen/ViTamin-XL-384px'
+
+
 def test_slow_rotation_turns_with_the_distance_alone(models):
     """The reference itself: products of rotated vectors depend on how far patches are apart."""
     tower = SlowTower(models['eva02'], 'eva02')
