@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,7 @@ from llmseg_ros.encoders.weights import (
 if TYPE_CHECKING:
     import torch
 
+PROBE = 'A photo of the Cat, 3 dogs & a (small) café!'  # what tokenizers differ in
 BLOCKS = ('visual.transformer.resblocks.', 'visual.trunk.blocks.')  # of towers, in a checkpoint
 
 
@@ -48,6 +51,7 @@ class SharedModel:
         name: model and tag, or model and the start of a local checkpoint's checksum.
         tag: of the weights, None where they are those of a file or folder.
         digest: SHA-256 of the weight file, in hex.
+        text_digest: of what else the embedding of a text depends on.
         width: of the joint space.
         model: of open_clip, in evaluation mode, without gradients.
         tokenize: texts to (n, context) int64 tokens.
@@ -59,6 +63,7 @@ class SharedModel:
     name: str
     tag: str | None
     digest: str
+    text_digest: str
     width: int
     model: Any
     tokenize: Any
@@ -79,14 +84,7 @@ def shared_model(name: str, pretrained: str, device: torch.device) -> SharedMode
     Raises:
         EncoderUnavailable: it can't be loaded or used.
     """
-    # first of all, in milliseconds: importing open_clip takes longer than a user should wait for
-    # the news that there are no weights
-    path = find_checkpoint(name, pretrained)
-    digest = checksum(path)
-    return load_once(
-        ('open_clip', name, digest, device),
-        lambda: load_model(name, pretrained, path, digest, device),
-    )
+    return load_shared(name, pretrained, device, with_blocks=True)
 
 
 def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
@@ -95,12 +93,19 @@ def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
     Raises:
         EncoderUnavailable: it can't be loaded or used.
     """
+    return load_shared(name, pretrained, device, with_blocks=False)
+
+
+def load_shared(name: str, pretrained: str, device: torch.device, with_blocks: bool) -> SharedModel:
+    """Load a model, or return the same one where this process has it already."""
+    # first of all, in milliseconds: importing open_clip takes longer than a user should wait for
+    # the news that there are no weights
     path = find_checkpoint(name, pretrained)
     digest = checksum(path)
-
+    described = repr(read_description(name)) if has_own_description(name) else ''
     return load_once(
-        ('open_clip text', name, digest, device),
-        lambda: load_model(name, pretrained, path, digest, device, with_blocks=False),
+        ('open_clip', with_blocks, name, digest, described, device),
+        lambda: load_model(name, pretrained, path, digest, device, with_blocks),
     )
 
 
@@ -135,7 +140,7 @@ def load_model(
     path: Path,
     digest: str,
     device: torch.device,
-    with_blocks: bool = True,
+    with_blocks: bool,
 ) -> SharedModel:
     """Build the model, load its weights, and make it ready for inference.
 
@@ -165,6 +170,7 @@ def load_model(
         name=f'{name} {tag or digest[:12]}',
         tag=tag,
         digest=digest,
+        text_digest=digest_of_text(config, tokenize),
         width=config['embed_dim'],
         model=model.eval().requires_grad_(False).to(device),
         tokenize=tokenize,
@@ -173,6 +179,16 @@ def load_model(
         # as open_clip has it, where `random` is for training
         interpolation='bilinear' if preprocess.get('interpolation') == 'bilinear' else 'bicubic',
     )
+
+
+def digest_of_text(config: dict[str, Any], tokenize: Any) -> str:
+    """Return a digest of a text tower's configuration and of what its tokenizer does.
+
+    A folder's description or tokenizer may be mended beside the same weights.
+    """
+    described = {key: value for key, value in config.items() if key != 'vision_cfg'}
+    content = json.dumps([described, tokenize([PROBE]).tolist()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def fitting(state: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:

@@ -118,6 +118,15 @@ def test_text_is_what_open_clip_encodes_with_the_tokenizer_of_the_folder(snapsho
     torch.testing.assert_close(encoder.encode_text(['Cat', 'zebra']), expected)
 
 
+def test_a_tokenizer_mended_beside_the_same_weights_counts(snapshot, tmp_path):
+    name = changed_folder(snapshot, tmp_path / 'model', 'text_cfg', tokenizer_kwargs={})
+    wrong = make_encoder(name).encode_text(['Cat!'])  # no word on the list
+    shutil.copy(snapshot / 'open_clip_config.json', tmp_path / 'model')
+    mended = make_encoder(name).encode_text(['Cat!'])
+    assert torch.equal(mended, make_encoder(f'local-dir:{snapshot}').encode_text(['Cat!']))
+    assert not torch.equal(mended, wrong)
+
+
 def test_scale_and_bias_of_siglip_are_those_of_the_checkpoint(snapshot):
     state = read_state_dict(given_weights(str(snapshot / 'open_clip_model.safetensors')))
     model = make_encoder(f'local-dir:{snapshot}')._shared.model
