@@ -163,6 +163,17 @@ def test_the_encoder_runs_it_in_onnxruntime_and_drops_its_blocks(checkpoints, ph
     torch.testing.assert_close(found.pooled_d, expected.pooled_d, rtol=1e-4, atol=1e-4)
 
 
+def test_damaged_weights_are_told_once_whatever_they_would_run_in(models, tmp_path, caplog):
+    pytest.importorskip('onnxruntime')
+    state = models['siglip'].state_dict()
+    state['visual.trunk.norm.weight'] = torch.full_like(state['visual.trunk.norm.weight'], np.nan)
+    torch.save(state, tmp_path / 'siglip.pt')
+    either = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=False)
+    with pytest.raises(EncoderUnavailable, match='has NaN or infinity in visual'):
+        make_encoder(tmp_path, 'siglip', either)
+    assert 'runs in torch' not in caplog.text
+
+
 def test_it_compiles(models):
     visual = models['eva02'].visual
     constants = grid_constants(visual, (4, 4), 'antialias', 'naclip', CPU)
