@@ -240,8 +240,16 @@ def waiting(doing: str) -> Iterator[None]:
         yield
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table to stdout, without colours and frames where that is no terminal."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], whole: bool = False
+) -> None:
+    """Print a table to stdout, without colours and frames where that is no terminal.
+
+    Args:
+        columns: their heads.
+        rows: as many cells each.
+        whole: cells are not cut where the terminal is narrower, which then breaks lines itself.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -253,7 +261,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_column(column)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console() if terminal else Console(width=WIDEST_LINE)
+    console = Console(width=WIDEST_LINE) if whole or not terminal else Console()
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llmseg_ros.cli.common import CommandError, print_table, waiting
+from llmseg_ros.cli.common import CommandError, note, print_table, waiting
 from llmseg_ros.files import shipped_path, write_json
 from llmseg_ros.ros.transport import (
     CYCLONE_VARIABLE,
@@ -193,7 +193,10 @@ def show_models(json: Path | None) -> None:
             )
             for fact in facts
         ],
+        whole=True,
     )
+    usable = sum(not fact.why_not for fact in facts)
+    note(f'{usable} of {len(facts)} models can be used; `| less -S` keeps a line a line')
     if json:
         write_json(json, {'models': [asdict(fact) for fact in facts]})
 

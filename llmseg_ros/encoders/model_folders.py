@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from llmseg_ros.encoders.base import EncoderUnavailable
-from llmseg_ros.encoders.weights import find_weights, given_weights, snapshot_in, weights_folder
+from llmseg_ros.encoders.weights import (
+    find_weights,
+    first_line,
+    given_weights,
+    snapshot_in,
+    weights_folder,
+)
 
 LOCAL, HUB = 'local-dir:', 'hf-hub:'
 DESCRIPTION = 'open_clip_config.json'
+MOST_LAYERS = 1000  # of a tower, ten times the deepest there is
 TOKENIZER_MARKS = ('tokenizer.json', 'tokenizer_config.json', 'vocab.txt')
 
 
@@ -35,7 +43,8 @@ def model_folder(name: str) -> Path:
     else:
         folder = hub_folder(what)
         advice = (
-            'run `llmseg download --encoder open_clip` with this model where there is a network'
+            'run `llmseg download --config FILE`, FILE the configuration that names it, where '
+            'there is a network'
         )
     if not (folder / DESCRIPTION).is_file():
         raise EncoderUnavailable(f'model {name} has no {DESCRIPTION} in {folder}: {advice}')
@@ -43,10 +52,21 @@ def model_folder(name: str) -> Path:
 
 
 def hub_folder(repository: str) -> Path:
-    """Return where a repository of the hub was put, be it ours or the cache of its client."""
+    """Return where a repository of the hub was put, be it ours or the cache of its client.
+
+    Raises:
+        EncoderUnavailable: it is no name of a repository.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(repository)
+    except ValueError as error:
+        raise EncoderUnavailable(
+            f'{repository!r} is no repository of the hub: expected OWNER/NAME'
+        ) from error
     own = weights_folder('open_clip', HUB + repository)
     cached = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type='model')
     return snapshot_in(cached) if cached.is_dir() and not own.is_dir() else own
@@ -72,11 +92,27 @@ def read_description(name: str) -> dict[str, Any]:
         described = json.loads(path.read_text(encoding='utf-8'))
         if 'model_cfg' not in described:
             described = {'model_cfg': described}
-        for part in ('vision_cfg', 'text_cfg'):
-            dict(described['model_cfg'][part])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderUnavailable(f'{path} does not describe a model of open_clip') from error
+        check_description(described)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise EncoderUnavailable(
+            f'{path} does not describe a model of open_clip: {first_line(error)}'
+        ) from error
     return described
+
+
+def check_description(described: dict[str, Any]) -> None:
+    """Raise one of several errors where a description lacks parts or has absurd ones."""
+    for part in ('vision_cfg', 'text_cfg'):
+        config = described['model_cfg'][part]
+        if not isinstance(config, dict):
+            raise ValueError(f'{part} is no table')
+        layers = config.get('layers', 1)
+        if isinstance(layers, int) and layers > MOST_LAYERS:
+            raise ValueError(f'{part} has {layers} layers')
+    preprocess = described.get('preprocess_cfg') or {}
+    mean, std = (preprocess.get(key) or (1, 1, 1) for key in ('mean', 'std'))
+    if not (len(mean) == len(std) == 3 and min(std) > 0 and math.isfinite(sum(mean) + sum(std))):
+        raise ValueError(f'pixels have mean {mean} and standard deviation {std}')
 
 
 def find_tokenizer(text: dict[str, Any], folders: tuple[Path, ...]) -> Path | None:
@@ -86,10 +122,34 @@ def find_tokenizer(text: dict[str, Any], folders: tuple[Path, ...]) -> Path | No
         text: the `text_cfg` of the model.
         folders: to look in, before the cache of the hub.
     """
-    named = text.get('hf_tokenizer_name') or text['hf_model_name']
-    for folder in (*folders, hub_folder(named)):
+    for folder in (*folders, hub_folder(text_repository(text))):
         # a text tower of the hub needs its own configuration besides
-        wanted = TOKENIZER_MARKS if 'hf_model_name' not in text else ('config.json',)
+        wanted = TOKENIZER_MARKS if not text.get('hf_model_name') else ('config.json',)
         if any((folder / mark).is_file() for mark in wanted):
             return folder
     return None
+
+
+def text_repository(text: dict[str, Any]) -> str:
+    """Return the repository of the hub that a text tower's tokenizer is of, by its `text_cfg`."""
+    return str(text.get('hf_tokenizer_name') or text['hf_model_name'])
+
+
+def tokenizer_files(text: dict[str, Any]) -> tuple[str, ...]:
+    """Return the files that a text tower mostly needs of that repository."""
+    own = ('config.json',) if text.get('hf_model_name') else ()
+    return (*own, *TOKENIZER_MARKS[:2])
+
+
+def refuse_own_code(folder: Path) -> None:
+    """Raise EncoderUnavailable where a text tower would run code of its folder, or ask whether to.
+
+    Towers that open_clip takes have their code in transformers.
+    """
+    path = folder / 'config.json'
+    try:
+        has_code = 'auto_map' in json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise EncoderUnavailable(f'{path} does not describe a text tower') from error
+    if has_code:
+        raise EncoderUnavailable(f'{path} names code in its folder (auto_map), which is not run')

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmseg_ros.encoders.open_clip import patch_side
 from llmseg_ros.encoders.open_clip_models import hindrance, import_open_clip, pretrained_config
-from llmseg_ros.encoders.timm_towers import build_tower, family_of
+from llmseg_ros.encoders.timm_towers import build_tower, family_of, is_timm
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ def find_facts(name: str, config: dict[str, Any]) -> ModelFacts:
     vision = config['vision_cfg']
     timm_name = vision.get('timm_model_name', '')
     family = family_of(name) if timm_name else None
-    side = vision.get('image_size', 224)
     visual = build_tower(config)
     reason = hindrance(config, visual)
     tags = import_open_clip().list_pretrained_tags_by_model(name)
@@ -59,6 +58,21 @@ def find_facts(name: str, config: dict[str, Any]) -> ModelFacts:
         tower=f'{family.name}: {family.tower}' if family else timm_name or 'CLIP',
         parameters=sum(p.numel() for p in visual.parameters()),
         patch=0 if reason else patch_side(visual),
-        resolution=max(side) if isinstance(side, list | tuple) else side,
-        weights=pretrained_config(name, tags[0]).get('hf_hub', '').strip('/') if tags else '',
+        resolution=trained_at(visual, vision.get('image_size', 224)),
+        # after the last slash is a file, or nothing
+        weights=pretrained_config(name, tags[0]).get('hf_hub', '').rpartition('/')[0]
+        if tags
+        else '',
     )
+
+
+def trained_at(visual: Any, said: int | list[int]) -> int:
+    """Return the side of the images of a tower's positions: open_clip is wrong of ViTamin-XL-384.
+
+    Args:
+        visual: the tower.
+        said: by the model's configuration.
+    """
+    embed = getattr(visual.trunk, 'patch_embed', None) if is_timm(visual) else None
+    side = getattr(embed, 'img_size', None) or said
+    return max(side) if isinstance(side, list | tuple) else side

@@ -96,7 +96,8 @@ class OpenClipEncoder(Encoder):
         self._resize = 'opencv' if config.resize == 'opencv' else self._shared.interpolation
         self._templates = load_templates(config.templates)
         self._text_cache = TextCache(
-            f'open_clip {config.model} {self._shared.digest}', self._templates
+            f'open_clip {config.model} {self._shared.digest} {self._shared.text_digest}',
+            self._templates,
         )
         self._mean_c11, self._std_c11 = (
             torch.tensor(values, device=device)[:, None, None] for values in (mean, std)

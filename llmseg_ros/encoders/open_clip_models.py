@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +16,19 @@ from llmseg_ros.encoders.model_folders import (
     has_own_description,
     model_folder,
     read_description,
+    refuse_own_code,
+    text_repository,
+    tokenizer_files,
     weights_in,
 )
-from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not
+from llmseg_ros.encoders.timm_towers import build_tower, is_timm, why_not, without_memory
 from llmseg_ros.encoders.weights import (
     OPENAI_NUMBERS,
     SUFFIXES,
     absent,
     checksum,
     find_weights,
+    first_line,
     given_weights,
     load_once,
     load_strictly,
@@ -33,6 +39,7 @@ from llmseg_ros.encoders.weights import (
 if TYPE_CHECKING:
     import torch
 
+PROBE = 'A photo of the Cat, 3 dogs & a (small) café!'  # what tokenizers differ in
 BLOCKS = ('visual.transformer.resblocks.', 'visual.trunk.blocks.')  # of towers, in a checkpoint
 
 
@@ -44,6 +51,7 @@ class SharedModel:
         name: model and tag, or model and the start of a local checkpoint's checksum.
         tag: of the weights, None where they are those of a file or folder.
         digest: SHA-256 of the weight file, in hex.
+        text_digest: of what else the embedding of a text depends on.
         width: of the joint space.
         model: of open_clip, in evaluation mode, without gradients.
         tokenize: texts to (n, context) int64 tokens.
@@ -55,6 +63,7 @@ class SharedModel:
     name: str
     tag: str | None
     digest: str
+    text_digest: str
     width: int
     model: Any
     tokenize: Any
@@ -75,14 +84,7 @@ def shared_model(name: str, pretrained: str, device: torch.device) -> SharedMode
     Raises:
         EncoderUnavailable: it can't be loaded or used.
     """
-    # first of all, in milliseconds: importing open_clip takes longer than a user should wait for
-    # the news that there are no weights
-    path = find_checkpoint(name, pretrained)
-    digest = checksum(path)
-    return load_once(
-        ('open_clip', name, digest, device),
-        lambda: load_model(name, pretrained, path, digest, device),
-    )
+    return load_shared(name, pretrained, device, with_blocks=True)
 
 
 def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
@@ -91,12 +93,19 @@ def text_model(name: str, pretrained: str, device: torch.device) -> SharedModel:
     Raises:
         EncoderUnavailable: it can't be loaded or used.
     """
+    return load_shared(name, pretrained, device, with_blocks=False)
+
+
+def load_shared(name: str, pretrained: str, device: torch.device, with_blocks: bool) -> SharedModel:
+    """Load a model, or return the same one where this process has it already."""
+    # first of all, in milliseconds: importing open_clip takes longer than a user should wait for
+    # the news that there are no weights
     path = find_checkpoint(name, pretrained)
     digest = checksum(path)
-
+    described = repr(read_description(name)) if has_own_description(name) else ''
     return load_once(
-        ('open_clip text', name, digest, device),
-        lambda: load_model(name, pretrained, path, digest, device, with_blocks=False),
+        ('open_clip', with_blocks, name, digest, described, device),
+        lambda: load_model(name, pretrained, path, digest, device, with_blocks),
     )
 
 
@@ -104,7 +113,7 @@ def find_checkpoint(name: str, pretrained: str) -> Path:
     """Return the weight file of a tag or of a model's folder, or the checkpoint file given.
 
     Raises:
-        EncoderUnavailable: it is not there.
+        EncoderUnavailable: it is not there, or of a model that can't be used.
     """
     if has_own_description(name):
         return weights_in(model_folder(name))
@@ -114,6 +123,8 @@ def find_checkpoint(name: str, pretrained: str) -> Path:
     if path is None:
         usual = OpenClipConfig()
         is_default = (name, pretrained) == (usual.model, usual.pretrained)
+        if not is_default:
+            check_model(name, pretrained)  # else one would download what can't be used or isn't
         raise absent(f'weights of {name}, {pretrained},', 'open_clip', is_default)
     return path
 
@@ -129,7 +140,7 @@ def load_model(
     path: Path,
     digest: str,
     device: torch.device,
-    with_blocks: bool = True,
+    with_blocks: bool,
 ) -> SharedModel:
     """Build the model, load its weights, and make it ready for inference.
 
@@ -141,7 +152,8 @@ def load_model(
     if not with_blocks:
         config['vision_cfg'] = {**config['vision_cfg'], 'layers': 0}
     downloaded = weights_folder('open_clip', f'{name}--{pretrained}') / 'text'
-    model, tokenize = build_model(name, config, (downloaded, path.parent, path.parent / 'text'))
+    text_folders = downloaded, path.parent, path.parent / 'text'
+    model, tokenize = build_model(name, config, text_folders, path)
     if not with_blocks and is_timm(model.visual):
         del model.visual.trunk.blocks[:]
     state = read_state_dict(path)
@@ -158,13 +170,25 @@ def load_model(
         name=f'{name} {tag or digest[:12]}',
         tag=tag,
         digest=digest,
+        text_digest=digest_of_text(config, tokenize),
         width=config['embed_dim'],
         model=model.eval().requires_grad_(False).to(device),
         tokenize=tokenize,
-        mean=tuple(preprocess.get('mean', open_clip.OPENAI_DATASET_MEAN)),
-        std=tuple(preprocess.get('std', open_clip.OPENAI_DATASET_STD)),
-        interpolation=preprocess.get('interpolation') or 'bicubic',
+        mean=tuple(preprocess.get('mean') or open_clip.OPENAI_DATASET_MEAN),
+        std=tuple(preprocess.get('std') or open_clip.OPENAI_DATASET_STD),
+        # as open_clip has it, where `random` is for training
+        interpolation='bilinear' if preprocess.get('interpolation') == 'bilinear' else 'bicubic',
     )
+
+
+def digest_of_text(config: dict[str, Any], tokenize: Any) -> str:
+    """Return a digest of a text tower's configuration and of what its tokenizer does.
+
+    A folder's description or tokenizer may be mended beside the same weights.
+    """
+    described = {key: value for key, value in config.items() if key != 'vision_cfg'}
+    content = json.dumps([described, tokenize([PROBE]).tolist()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def fitting(state: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
@@ -233,7 +257,10 @@ def model_config(name: str) -> dict[str, Any]:
     """
     open_clip = import_open_clip()
     if has_own_description(name):
-        return dict(read_description(name)['model_cfg'])
+        described = dict(read_description(name)['model_cfg'])
+        # the weights of the whole model are there: none are fetched that a tower began with
+        described['vision_cfg'] = {**described['vision_cfg'], 'timm_model_pretrained': False}
+        return described
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise EncoderUnavailable(
@@ -250,11 +277,13 @@ def hindrance(config: dict[str, Any], visual: Any = None) -> str:
         visual: its image tower, where it was built already.
     """
     vision = config['vision_cfg']
-    if vision.get('timm_model_name'):
+    if tower := vision.get('timm_model_name'):
+        if ':' in str(tower):  # hf-hub:NAME: its description would be fetched
+            return f'an image tower from elsewhere ({tower})'
         try:
             return why_not(visual or build_tower(config))
-        except (RuntimeError, TypeError, AssertionError) as error:  # of timm, for what it lacks
-            reason = ' '.join(str(error).split())
+        except Exception as error:  # of timm or torch, for what they lack
+            reason = ' '.join(str(error).split()) or type(error).__name__
             return f'an image tower that this timm can not build ({reason})'
     layers = vision.get('layers', 12)
     if not isinstance(layers, int):
@@ -290,7 +319,7 @@ def library() -> str:
 
 
 def build_model(
-    name: str, config: dict[str, Any], text_folders: tuple[Path, ...]
+    name: str, config: dict[str, Any], text_folders: tuple[Path, ...], weights: Path
 ) -> tuple[Any, Any]:
     """Build the model with random weights, and its tokenizer, without touching the network.
 
@@ -298,9 +327,10 @@ def build_model(
         name: of the model.
         config: of the model, as open_clip has it.
         text_folders: where the configuration and tokenizer of a Hugging Face text tower may lie.
+        weights: file of its weights: a model of more numbers than its bytes is not built.
 
     Raises:
-        EncoderUnavailable: the model needs those and they are absent.
+        EncoderUnavailable: the model needs those and they are absent, or it can't be built.
     """
     open_clip = import_open_clip()
     text = dict(config['text_cfg'])
@@ -309,23 +339,59 @@ def build_model(
     if needs_hub_text(config):
         folder = find_tokenizer(text, text_folders)
         if folder is None:
-            raise absent(f'tokenizer of {name}', 'open_clip')
-        if 'hf_model_name' in text:
+            raise EncoderUnavailable(
+                f'tokenizer of {name} not found: put {" and ".join(tokenizer_files(text))} of '
+                f'{text_repository(text)} on the hub beside {weights}, or run '
+                '`llmseg download --config FILE` where there is a network'
+            )
+        if text.get('hf_model_name'):
             text['hf_model_name'] = str(folder)
+            refuse_own_code(folder)
         text['hf_model_pretrained'] = False
-        if 'hf_tokenizer_name' in text:
-            options = text.get('tokenizer_kwargs') or {}
-            # `open_clip` itself does not have it in all versions
-            from open_clip.tokenizer import HFTokenizer
-
-            tokenize = HFTokenizer(str(folder), context_length=context, **options)
-    custom_text = config.get('custom_text', False) or 'hf_model_name' in text
+        if text.get('hf_tokenizer_name'):
+            tokenize = make_tokenizer(folder, context, text)
+    custom_text = config.get('custom_text', False) or bool(text.get('hf_model_name'))
     towers = {key: value for key, value in config.items() if key != 'custom_text'}
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    model = kind(**{**towers, 'text_cfg': text})
-    return model, tokenize or open_clip.SimpleTokenizer(context_length=context)
+    try:
+        with without_memory():  # first, so that no description takes the memory of a machine
+            numbers = sum(p.numel() for p in kind(**{**towers, 'text_cfg': text}).parameters())
+        if numbers > (size := weights.stat().st_size):
+            raise ValueError(f'it has {numbers} numbers, and {weights} only {size} bytes')
+        model = kind(**{**towers, 'text_cfg': text})
+        return model, tokenize or open_clip.SimpleTokenizer(context_length=context)
+    except Exception as error:  # of open_clip, timm or torch, for what a description has
+        raise EncoderUnavailable(
+            f'{library()} can not build {name}: {first_line(error)}'
+        ) from error
+
+
+def make_tokenizer(folder: Path, context: int, text: dict[str, Any]) -> Any:
+    """Load a tokenizer of the Hugging Face hub, without running code from its folder.
+
+    Args:
+        folder: with its files.
+        context: tokens of a text.
+        text: the `text_cfg` of the model.
+
+    Raises:
+        EncoderUnavailable: it can't be loaded.
+    """
+    # `open_clip` itself does not have it in all versions
+    from open_clip.tokenizer import HFTokenizer
+
+    try:
+        options = dict(text.get('tokenizer_kwargs') or {})
+        if text.get('tokenizer_mode'):
+            options['tokenizer_mode'] = text['tokenizer_mode']
+        options['trust_remote_code'] = False  # whatever a description asks for; nor is anyone asked
+        return HFTokenizer(str(folder), context_length=context, **options)
+    except Exception as error:  # of transformers or tokenizers
+        raise EncoderUnavailable(
+            f'the tokenizer in {folder} can not be loaded: {first_line(error)}'
+        ) from error
 
 
 def needs_hub_text(config: dict[str, Any]) -> bool:
     """Tell whether the text tower or its tokenizer come from the Hugging Face hub."""
-    return bool({'hf_model_name', 'hf_tokenizer_name'} & set(config['text_cfg']))
+    return any(config['text_cfg'].get(key) for key in ('hf_model_name', 'hf_tokenizer_name'))

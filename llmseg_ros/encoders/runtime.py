@@ -31,6 +31,10 @@ FASTER_ON = ('cpu',)
 logger = logging.getLogger(__name__)
 
 
+class ProviderError(RuntimeError):
+    """An execution provider can't be used here; the message says which."""
+
+
 @dataclass(frozen=True)
 class OnnxRuntime:
     """How ONNX Runtime is to be used.
@@ -55,6 +59,8 @@ class OnnxRuntime:
         """
         try:
             return self._open(tower)
+        except EncoderUnavailable:  # of the weights, which torch can't use either
+            raise
         except Exception as error:  # the exporter and every provider have errors of their own
             if self.required:
                 raise EncoderUnavailable(
@@ -80,7 +86,7 @@ class OnnxRuntime:
 
         try:
             session = load_once(('onnx', path, self.providers, threads, self.device), load)
-        except EncoderUnavailable:
+        except ProviderError:
             raise
         except Exception:  # whole, and still not to be read: of another version
             checksum_file(path).unlink(missing_ok=True)
@@ -239,7 +245,7 @@ def make_session(
     """Load an export, to run on the first of the providers and, what it can't, on the others.
 
     Raises:
-        EncoderUnavailable: the first provider does not start.
+        ProviderError: the first provider does not start.
         Exception: the file can't be read.
     """
     import onnxruntime
@@ -251,7 +257,7 @@ def make_session(
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, list(providers), list(provider_options))
     if session.get_providers()[0] != providers[0]:
-        raise EncoderUnavailable(f'the provider {short_name(providers[0])} does not start here')
+        raise ProviderError(f'the provider {short_name(providers[0])} does not start here')
     free_memory()  # of reading the file: 200 MB for a ViT-B
     return session
 

@@ -12,7 +12,9 @@ depends on how a tower pools:
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmseg_ros.encoders import timm_attention
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TRUNKS = ('VisionTransformer', 'Eva')
 POOLS = ('token', 'avg', 'map')
+FILLING = ('normal_', 'uniform_', 'zero_', 'fill_', 'erfinv_', 'mul_', 'add_', 'div_', 'clamp_')
 
 
 class Family(NamedTuple):
@@ -86,11 +89,30 @@ def why_not(visual: nn.Module) -> str:
 
 def build_tower(config: dict[str, Any]) -> nn.Module:
     """Build the image tower of a model's configuration without memory for its weights."""
-    import torch
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
-    with torch.device('meta'):
+    with without_memory():
         return _build_vision_tower(config['embed_dim'], CLIPVisionCfg(**config['vision_cfg']))
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Within this block modules are built with shapes alone: without memory, without numbers."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Unfilled(TorchFunctionMode):
+        """Leaves out what fills weights: without memory it takes most of the time, for nothing."""
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func.__name__ in FILLING and args:
+                return args[0]
+            return func(*args, **(kwargs or {}))
+
+    with torch.device('meta'), Unfilled():
+        yield
 
 
 def patch_side(visual: nn.Module) -> int:

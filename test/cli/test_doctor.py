@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -213,3 +214,17 @@ def test_models_are_listed_with_what_hinders_them(
     assert models['MobileCLIP2-B']['patch'] == 16
     assert 'ResNet' in models['RN50']['why_not']
     assert 'no: a FastVit' in outcome.out
+    assert '3 of 5 models can be used' in outcome.err
+
+
+def test_no_name_of_a_model_is_cut_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_clip = pytest.importorskip('open_clip')
+    name = 'vit_relpos_medium_patch16_cls_224'
+    monkeypatch.setattr(open_clip, 'list_models', lambda: [name])
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    monkeypatch.setenv('COLUMNS', '80')
+    doctor.show_models(None)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row for row in rows if f' {name} ' in row and 'no plain ViT' in row]

@@ -118,6 +118,15 @@ def test_text_is_what_open_clip_encodes_with_the_tokenizer_of_the_folder(snapsho
     torch.testing.assert_close(encoder.encode_text(['Cat', 'zebra']), expected)
 
 
+def test_a_tokenizer_mended_beside_the_same_weights_counts(snapshot, tmp_path):
+    name = changed_folder(snapshot, tmp_path / 'model', 'text_cfg', tokenizer_kwargs={})
+    wrong = make_encoder(name).encode_text(['Cat!'])  # no word on the list
+    shutil.copy(snapshot / 'open_clip_config.json', tmp_path / 'model')
+    mended = make_encoder(name).encode_text(['Cat!'])
+    assert torch.equal(mended, make_encoder(f'local-dir:{snapshot}').encode_text(['Cat!']))
+    assert not torch.equal(mended, wrong)
+
+
 def test_scale_and_bias_of_siglip_are_those_of_the_checkpoint(snapshot):
     state = read_state_dict(given_weights(str(snapshot / 'open_clip_model.safetensors')))
     model = make_encoder(f'local-dir:{snapshot}')._shared.model
@@ -176,18 +185,121 @@ def test_a_tokenizer_is_found_in_the_cache_too(snapshot, hub_cache, tmp_path):
     ]
     assert torch.equal(*texts)
     shutil.rmtree(hub_cache)
-    with pytest.raises(EncoderUnavailable, match=r'tokenizer of local-dir:.* not found'):
+    with pytest.raises(
+        EncoderUnavailable, match=r'tokenizer of local-dir:.* not found: put'
+    ) as told:
         OpenClipEncoder(OpenClipConfig(model=f'local-dir:{bare}/', short_side=32), CPU)
+    assert f'tokenizer.json and tokenizer_config.json of {REPOSITORY} on the hub' in str(told.value)
 
 
 def test_what_is_absent_is_told_without_network(hub_cache, tmp_path):
-    with pytest.raises(EncoderUnavailable, match='run `llmseg download --encoder open_clip` with'):
+    with pytest.raises(EncoderUnavailable, match='run `llmseg download --config FILE`'):
         make_encoder('hf-hub:someone/absent')
     with pytest.raises(EncoderUnavailable, match='give a folder that has it beside the weights'):
         make_encoder(f'local-dir:{tmp_path}')
 
 
-@pytest.mark.parametrize('content', ['{', '[]', '{"model_cfg": {}}', '{"vision_cfg": 3}'])
+def changed_folder(snapshot: Path, folder: Path, part: str, **changes) -> str:
+    """Copy a model with other settings in a part of its description; return its name."""
+    shutil.copytree(snapshot, folder)
+    path = folder / 'open_clip_config.json'
+    described = json.loads(path.read_text())
+    (described if part == 'preprocess_cfg' else described['model_cfg'])[part].update(changes)
+    path.write_text(json.dumps(described))
+    return f'local-dir:{folder}'
+
+
+@pytest.mark.parametrize('trusted', [None, True])
+def test_code_in_the_folder_of_a_tokenizer_is_not_run(snapshot, tmp_path, trusted, monkeypatch):
+    monkeypatch.setattr('builtins.input', lambda *_: pytest.fail('the user was asked'))
+    options = {} if trusted is None else {'trust_remote_code': trusted}
+    name = changed_folder(snapshot, tmp_path / 'model', 'text_cfg', tokenizer_kwargs=options)
+    (tmp_path / 'model/tokenizer_config.json').write_text(
+        json.dumps({'tokenizer_class': 'Own', 'auto_map': {'AutoTokenizer': ['own.Own', None]}})
+    )
+    ran = tmp_path / 'ran'
+    (tmp_path / 'model/own.py').write_text(f'open({str(ran)!r}, "w")\nclass Own: pass\n')
+    with pytest.raises(EncoderUnavailable, match=r'the tokenizer in .* can not be loaded') as found:
+        make_encoder(name)
+    assert '\n' not in str(found.value)
+    assert not ran.exists()
+
+
+def test_nor_is_that_of_a_text_tower(snapshot, tmp_path, monkeypatch):
+    monkeypatch.setattr('builtins.input', lambda *_: pytest.fail('the user was asked'))
+    name = changed_folder(snapshot, tmp_path / 'model', 'text_cfg', hf_model_name='a/b')
+    described = {'model_type': 'own', 'auto_map': {'AutoConfig': 'own.Own'}}
+    (tmp_path / 'model/config.json').write_text(json.dumps(described))
+    with pytest.raises(EncoderUnavailable, match=r'auto_map\), which is not run'):
+        make_encoder(name)
+
+
+@pytest.mark.parametrize(
+    ('part', 'changes', 'reason'),
+    [
+        ('vision_cfg', {'timm_model_name': 'hf-hub:a/b'}, 'an image tower from elsewhere'),
+        ('vision_cfg', {'timm_model_name': 7}, 'this timm can not build'),
+        ('vision_cfg', {'layers': 10**7}, 'vision_cfg has 10000000 layers'),
+        ('text_cfg', {'width': 'wide'}, 'can not build local-dir:'),
+        ('text_cfg', {'surprise': 1}, 'can not build local-dir:'),
+        ('text_cfg', {'vocab_size': 10**12}, 'only .* bytes'),
+        ('text_cfg', {'pool_type': 'none such'}, 'AssertionError'),
+        ('text_cfg', {'hf_tokenizer_name': '/a/b/c'}, "'/a/b/c' is no repository of the hub"),
+        ('text_cfg', {'tokenizer_kwargs': [1]}, 'the tokenizer in .* can not be loaded'),
+        ('preprocess_cfg', {'std': [0, 0, 0]}, 'does not describe a model'),
+        ('preprocess_cfg', {'mean': 0.5}, 'does not describe a model'),
+    ],
+)
+def test_what_can_not_be_built_is_told_in_a_sentence(
+    snapshot, hub_cache, tmp_path, part, changes, reason
+):
+    name = changed_folder(snapshot, tmp_path / 'model', part, **changes)
+    for file in (tmp_path / 'model').glob('tokenizer*'):
+        if 'hf_tokenizer_name' in changes:
+            file.unlink()
+    with pytest.raises(EncoderUnavailable, match=reason) as found:
+        make_encoder(name)
+    assert '\n' not in str(found.value)
+
+
+def test_weights_a_tower_began_with_are_not_fetched(snapshot, tmp_path):
+    name = changed_folder(snapshot, tmp_path / 'model', 'vision_cfg', timm_model_pretrained=True)
+    assert torch.equal(*(make_encoder(n).encode_text(['cat']) for n in (
+        name, f'local-dir:{snapshot}'
+    )))  # fmt: skip
+
+
+def test_settings_for_training_and_empty_ones_are_the_defaults(snapshot, tmp_path):
+    open_clip = pytest.importorskip('open_clip')
+    changes = {'interpolation': 'random', 'mean': None}
+    name = changed_folder(snapshot, tmp_path / 'model', 'preprocess_cfg', **changes)
+    path = tmp_path / 'model/open_clip_config.json'
+    described = json.loads(path.read_text())
+    described['model_cfg']['text_cfg']['vocab_size'] = 49408
+    described['model_cfg']['text_cfg']['hf_tokenizer_name'] = ''
+    path.write_text(json.dumps(described))
+    config = {k: v for k, v in described['model_cfg'].items() if k != 'custom_text'}
+    state = open_clip.CustomTextCLIP(**config).state_dict()
+    save_file(state, tmp_path / 'model/open_clip_model.safetensors')
+    encoder = make_encoder(name)
+    assert encoder._resize == 'bicubic'
+    assert encoder._shared.mean == open_clip.OPENAI_DATASET_MEAN
+    assert isinstance(encoder._shared.tokenize, open_clip.SimpleTokenizer)
+
+
+def test_what_is_no_name_of_a_repository_is_told():
+    with pytest.raises(EncoderUnavailable, match="'a b/c/d' is no repository of the hub"):
+        make_encoder('hf-hub:a b/c/d')
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        *('{', '[]', '{"model_cfg": {}}', '{"vision_cfg": 3}', '[' * 10**5),
+        '{"vision_cfg": {}, "text_cfg": [["a", 1]]}',
+        '{"model_cfg": {"vision_cfg": {}, "text_cfg": {}}, "preprocess_cfg": "x"}',
+    ],
+)
 def test_what_describes_no_model_is_refused(tmp_path, content):
     (tmp_path / 'open_clip_config.json').write_text(content)
     with pytest.raises(EncoderUnavailable, match='does not describe a model of open_clip'):

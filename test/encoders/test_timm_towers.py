@@ -163,6 +163,17 @@ def test_the_encoder_runs_it_in_onnxruntime_and_drops_its_blocks(checkpoints, ph
     torch.testing.assert_close(found.pooled_d, expected.pooled_d, rtol=1e-4, atol=1e-4)
 
 
+def test_damaged_weights_are_told_once_whatever_they_would_run_in(models, tmp_path, caplog):
+    pytest.importorskip('onnxruntime')
+    state = models['siglip'].state_dict()
+    state['visual.trunk.norm.weight'] = torch.full_like(state['visual.trunk.norm.weight'], np.nan)
+    torch.save(state, tmp_path / 'siglip.pt')
+    either = OnnxRuntime(CPU, ('CPUExecutionProvider',), half=False, required=False)
+    with pytest.raises(EncoderUnavailable, match='has NaN or infinity in visual'):
+        make_encoder(tmp_path, 'siglip', either)
+    assert 'runs in torch' not in caplog.text
+
+
 def test_it_compiles(models):
     visual = models['eva02'].visual
     constants = grid_constants(visual, (4, 4), 'antialias', 'naclip', CPU)
@@ -191,6 +202,28 @@ def test_towers_that_are_no_plain_vit_are_refused(name, reason):
     with pytest.raises(EncoderUnavailable, match=f'{name} has a {reason} of timm') as refusal:
         check_model(name, None)
     assert 'llmseg doctor --models' in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'tag', 'reason'),
+    [
+        ('MobileCLIP2-S0', 'dfndr2b', 'has a FastVit of timm'),
+        ('ViT-B-16-SigLIP9', 'webli', 'has no model'),
+        ('ViT-B-16-SigLIP', 'openai', 'there are webli'),
+        ('ViT-B-16-SigLIP', 'webli', 'llmseg download --config FILE'),
+    ],
+)
+def test_what_can_not_be_used_is_not_told_to_be_downloaded(name, tag, reason):
+    with pytest.raises(EncoderUnavailable, match=reason):
+        OpenClipEncoder(OpenClipConfig(model=name, pretrained=tag), CPU)
+
+
+def test_the_resolution_told_is_that_of_the_positions():
+    from llmseg_ros.encoders.model_list import find_facts
+
+    fact = find_facts('ViTamin-XL-384', open_clip.get_model_config('ViTamin-XL-384'))
+    assert fact.resolution == 384  # open_clip's own configuration has 256
+    assert fact.weights == 'jienengchen/ViTamin-XL-384px'
 
 
 def test_slow_rotation_turns_with_the_distance_alone(models):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import pickle
 import warnings
 import zipfile
@@ -48,6 +49,34 @@ def test_checksums(tmp_path):
     assert checksum(path) == digest
     checksum_file(path).write_text(f'{"0" * 64}  weights.bin\n')
     assert checksum(path) == '0' * 64
+    os.utime(checksum_file(path), (1, 1))  # the file was replaced since
+    assert checksum(path) == digest
+    checksum_file(path).write_text('')
+    assert checksum(path) == digest
+
+
+@pytest.mark.parametrize('wrong', [float('nan'), float('inf'), -float('inf')])
+def test_weights_that_are_no_numbers_are_refused(wrong):
+    layer = torch.nn.Linear(300, 300)
+    state = {key: value.clone() for key, value in layer.state_dict().items()}
+    state['weight'][7, 9] = wrong
+    with pytest.raises(EncoderUnavailable, match='damaged, it has NaN or infinity in weight'):
+        load_strictly(layer, state, Path('x.pt'))
+
+
+@pytest.mark.parametrize(
+    'other',
+    [
+        torch.zeros(2, 2, dtype=torch.int8),
+        torch.zeros(2, 2, dtype=torch.complex64),
+        torch.zeros(2, 2).to_sparse(),
+    ],
+)
+def test_weights_of_another_kind_are_refused(other):
+    layer = torch.nn.Linear(2, 2)
+    state = {**layer.state_dict(), 'weight': other}
+    with pytest.raises(EncoderUnavailable, match='another kind of numbers in weight'):
+        load_strictly(layer, state, Path('x.pt'))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def make_trunk(kind: Kind):
     """Return a builder that timm can call by name."""
 
     def build(pretrained=False, **kwargs):
+        assert not pretrained, 'weights of its own would be fetched'
         return timm.create_model(kind.trunk, img_size=kind.size, **kind.changes, **kwargs)
 
     return build
