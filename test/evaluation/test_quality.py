@@ -96,26 +96,23 @@ def test_what_is_there_is_measured_and_the_rest_is_named(
     assert state in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_missing_and_how_it_is_used(tmp_path: Path) -> None:
-    command = ROOT / 'bench/quality.sh'
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(command), *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path
-        )
-
-    done = run('--dry-run')
+def test_the_command_says_what_is_missing_and_how_it_is_used(
+    quality: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(ROOT / 'bench/quality.sh'), '--dry-run']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()[1:]
     for layout, option in (('voc', 'voc'), ('context60', 'context'), ('ade20k', 'ade')):
         assert any(re.match(rf'offline +{layout} .*no data: give --{option} DIR', r) for r in rows)
     assert not any(tmp_path.iterdir())
-    help_text = run('--help').stdout
+    with pytest.raises(SystemExit, match=r'^0$'):
+        quality.main(['--help'])
+    help_text = capsys.readouterr().out
     assert '--coco DIR' in help_text
     assert 'llmseg download' in help_text
-    unknown = run('--presets', 'nothing')
-    assert unknown.returncode == 2
-    assert unknown.stderr.startswith('no preset nothing, there are offline, ')
+    assert quality.main(['--presets', 'nothing']) == 2
+    assert capsys.readouterr().err.startswith('no preset nothing, there are offline, ')
 
 
 def test_what_can_not_be_used_is_a_sentence_before_anything_is_measured(

@@ -125,6 +125,7 @@ def test_who_is_refused_leaves_the_graph(
 def test_a_node_that_is_not_there_is_told(graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it is silent, at once."""
     monkeypatch.setattr('llmseg_ros.ros.live_session.SILENT_S', 0.8)
+    monkeypatch.setattr('llmseg_ros.ros.live_session.ANSWER_S', 2.0)
     own = Graph()
     session = NodeSession(own, '/nowhere')
     session.start(lambda _: None)
