@@ -104,10 +104,12 @@ def checked_cells(configs: Sequence[Path]) -> list[Cell]:
     Raises:
         ConfigError: one can't be used, or two would be measured into one folder.
     """
-    cells = all_cells(list({path.resolve(): path for path in configs}.values()))
+    configs = list({path.resolve(): path for path in configs}.values())
+    for path in configs:
+        load_config(path)
+    cells = all_cells(configs)
     files: dict[str, Path] = {}
     for cell in cells:
-        load_config(cell.config)
         if files.setdefault(cell.name, cell.config) != cell.config:
             raise ConfigError(
                 f'{files[cell.name]} and {cell.config} have one name: give a copy of another name'

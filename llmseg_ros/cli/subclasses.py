@@ -334,7 +334,8 @@ def prune_store(resolver: Resolver) -> None:
     useless = [
         question
         for question, answer in kept.items()
-        if dataclasses.replace(question, class_key='') not in used or not resolver.is_list(answer)
+        if dataclasses.replace(question, class_key='') not in used
+        or resolver.names_in(answer) is None
     ]
     resolver.store.delete(useless)
     note(f'{len(useless)} of {len(kept)} answers forgotten in {resolver.store.path}')

@@ -53,6 +53,14 @@ class Pack:
         """Return the contrasts of a class by its name or an alias, None where it has no list."""
         return self.contrasts.get(self.keys.get(name_key(name), ''))
 
+    def other_names(self, name: str) -> tuple[str, ...]:
+        """Return the keys of a class's other names; none where it isn't here."""
+        key = name_key(name)
+        spelt = self.keys.get(key)
+        if spelt is None:
+            return ()
+        return tuple(other for other, of in self.keys.items() if of == spelt and other != key)
+
 
 def load_pack(path: str | Path) -> Pack:
     """Read a pack; the format is described in docs/subclasses.md.

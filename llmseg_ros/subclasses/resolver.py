@@ -127,11 +127,7 @@ class Resolver:
     def aliases(self, name: str) -> tuple[str, ...]:
         """Return the other names that the first file with the class has for it."""
         key = name_key(name)
-        for pack in self._packs:
-            if key in pack.keys:
-                own = pack.keys[key]
-                return tuple(other for other, of in pack.keys.items() if of == own and other != key)
-        return ()
+        return next((pack.other_names(name) for pack in self._packs if key in pack.keys), ())
 
     def names_taken(self, name: str, subclasses: Iterable[str]) -> tuple[str, ...]:
         """Return what no contrast may be beside a class with these subclasses.
@@ -139,14 +135,9 @@ class Resolver:
         These are its own and other names in all files, and what one has it as a subclass of:
         beside kittens a cat is nothing else.
         """
-        key = name_key(name)
-        others = [
-            other
-            for pack in self._packs
-            for other, of in pack.keys.items()
-            if of == pack.keys.get(key) and other != key
-        ]
-        return tuple(dict.fromkeys((name, *others, *subclasses, *self._above.get(key, ()))))
+        others = [other for pack in self._packs for other in pack.other_names(name)]
+        above = self._above.get(name_key(name), ())
+        return tuple(dict.fromkeys((name, *others, *subclasses, *above)))
 
     def same_class(self, name: str, other: str) -> bool:
         """Tell whether a file has both as names of one class, such as sofa and couch."""
@@ -257,8 +248,8 @@ class Resolver:
         """Return what a language model has answered, None where it holds no name."""
         question = self.question(name, kind)
         answer = self.store.find(question) if self.store else None
-        names = parse_answer(answer.text, self._config.n) if answer else ()
-        if answer is None or not (names or imported_origin(answer.text)):
+        names = self.names_in(answer) if answer else None
+        if answer is None or names is None:
             return None
         return Subclasses(names, 'llm' if question in self._asked else 'store', answer.asked_at)
 
@@ -300,14 +291,15 @@ class Resolver:
         answer = self.store.find(self.question(*wish)) if self.store else None
         return answer is None or not self._lasts(answer)
 
-    def is_list(self, answer: Answer) -> bool:
-        """Tell whether an answer has names, or is the list of a file that was left empty."""
-        has_names = bool(parse_answer(answer.text, self._config.n))
-        return has_names or bool(imported_origin(answer.text))
+    def names_in(self, answer: Answer) -> tuple[str, ...] | None:
+        """Return the names of an answer, none of a file's list left empty; None of any other."""
+        names = parse_answer(answer.text, self._config.n)
+        return names if names or imported_origin(answer.text) else None
 
     def _lasts(self, answer: Answer) -> bool:
         """Tell whether an answer needn't be asked again: it is a list, or is new."""
-        return self.is_list(answer) or time.time() - answer.asked_at < ASK_AGAIN_SECONDS
+        is_new = time.time() - answer.asked_at < ASK_AGAIN_SECONDS
+        return is_new or self.names_in(answer) is not None
 
 
 def as_wish(key: str | Wish) -> Wish:
